@@ -1,0 +1,392 @@
+"""Arrow schemas and column names of every lakehouse table, and the document-id rule.
+
+Column names are API: they are renamed only with a changelog entry. Strings are ``large_string`` because that is what
+Iceberg tables read back as. Counts are int64, shares and scores float64, times are UTC.
+"""
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+STRING = pa.large_string()
+TIME = pa.timestamp("us", tz="UTC")
+
+
+def required(name: str, type_: pa.DataType) -> pa.Field:
+    """Returns a field that must not be null."""
+    return pa.field(name, type_, nullable=False)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One lakehouse table.
+
+    Attributes:
+        name: Table name inside its namespace.
+        schema: Arrow schema.
+        partition: Identity partition columns, in order; a commit replaces exactly one combination of their values.
+        sort: Columns by which the rows of each input file are sorted.
+        low_cardinality: Columns that are dictionary-encoded in Parquet; all others are not.
+    """
+
+    name: str
+    schema: pa.Schema
+    partition: tuple[str, ...] = ("crawl",)
+    sort: tuple[str, ...] = ("doc_id",)
+    low_cardinality: tuple[str, ...] = ("crawl", "warc_file", "language", "drop_reason", "reason", "model_id")
+
+
+# Every measure that the rules write, for every document, kept or not; null where a measure is not defined.
+# "gopher_quality" and the others are measured on the text each rule set sees in its preset's order.
+RULE_MEASURES: tuple[str, ...] = (
+    "gopher_repetition_dup_para_frac",
+    "gopher_repetition_dup_para_char_frac",
+    "gopher_repetition_dup_line_frac",
+    "gopher_repetition_dup_line_char_frac",
+    "gopher_repetition_top_2_gram",
+    "gopher_repetition_top_3_gram",
+    "gopher_repetition_top_4_gram",
+    "gopher_repetition_dup_5_grams",
+    "gopher_repetition_dup_6_grams",
+    "gopher_repetition_dup_7_grams",
+    "gopher_repetition_dup_8_grams",
+    "gopher_repetition_dup_9_grams",
+    "gopher_repetition_dup_10_grams",
+    "gopher_quality_n_words",
+    "gopher_quality_mean_word_length",
+    "gopher_quality_hash_ratio",
+    "gopher_quality_ellipsis_ratio",
+    "gopher_quality_bullet_line_ratio",
+    "gopher_quality_end_ellipsis_line_ratio",
+    "gopher_quality_alpha_word_ratio",
+    "gopher_quality_n_stop_words",
+    "c4_n_lines",
+    "c4_n_lines_removed",
+    "c4_n_sentences",
+    "c4_has_lorem_ipsum",
+    "c4_has_curly_bracket",
+    "fineweb_line_punct_ratio",
+    "fineweb_short_line_ratio",
+    "fineweb_char_dup_ratio",
+    "fineweb_list_ratio",
+)
+
+PAGES = TableSpec(
+    "pages",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("extraction", STRING),
+            required("doc_id", STRING),
+            required("url", STRING),
+            pa.field("fetch_time", TIME),
+            required("warc_file", STRING),
+            required("warc_offset", pa.int64()),
+            required("warc_length", pa.int64()),
+            pa.field("http_status", pa.int32()),
+            pa.field("content_type", STRING),
+            pa.field("charset", STRING),
+            pa.field("n_bytes_html", pa.int64()),
+            required("text", STRING),
+            required("text_digest", STRING),
+            required("n_chars", pa.int64()),
+            required("n_surrogates", pa.int64()),
+            required("truncated", pa.bool_()),
+        ]
+    ),
+    partition=("crawl", "extraction"),
+    low_cardinality=("crawl", "extraction", "warc_file", "content_type", "charset"),
+)
+
+DOCUMENTS = TableSpec(
+    "documents",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("doc_id", STRING),
+            required("url", STRING),
+            required("warc_file", STRING),
+            pa.field("language", STRING),
+            pa.field("language_score", pa.float64()),
+            *[pa.field(name, pa.float64()) for name in RULE_MEASURES],
+            required("n_chars_raw", pa.int64()),
+            required("n_chars", pa.int64()),
+            required("n_pii", pa.int64()),
+            required("kept", pa.bool_()),
+            pa.field("drop_reason", STRING),
+            pa.field("dedup_digest", STRING),
+            pa.field("text", STRING),
+        ]
+    ),
+    sort=("language", "doc_id"),
+)
+
+DUPLICATES = TableSpec(
+    "duplicates",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("doc_id", STRING),
+            required("warc_file", STRING),
+            required("kind", STRING),
+            required("cluster", STRING),
+            required("duplicate_of", STRING),
+            required("duplicate_of_crawl", STRING),
+            required("similarity", pa.float64()),
+            required("kept", pa.bool_()),
+        ]
+    ),
+    low_cardinality=("crawl", "warc_file", "kind", "duplicate_of_crawl"),
+)
+
+DOCUMENT_REFINEMENTS = TableSpec(
+    "document_refinements",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("doc_id", STRING),
+            required("warc_file", STRING),
+            required("kept", pa.bool_()),
+            required("reason", STRING),
+            pa.field("decision", STRING),
+            pa.field("margin", pa.float64()),
+            pa.field("program", STRING),
+            required("n_chars", pa.int64()),
+            required("n_prompt_tokens", pa.int64()),
+            required("truncated", pa.bool_()),
+            required("model_id", STRING),
+        ]
+    ),
+)
+
+CHUNK_PROGRAM = pa.struct(
+    [
+        pa.field("first_line", pa.int64()),
+        pa.field("last_line", pa.int64()),
+        pa.field("output", STRING),
+        pa.field("reason", STRING),
+        pa.field("n_errors", pa.int64()),
+    ]
+)
+OPERATION = pa.struct(
+    [
+        pa.field("chunk", pa.int64()),
+        pa.field("op", STRING),
+        pa.field("first_line", pa.int64()),
+        pa.field("last_line", pa.int64()),
+        pa.field("source", STRING),
+        pa.field("target", STRING),
+        pa.field("n_applied", pa.int64()),
+    ]
+)
+CHUNK_REFINEMENTS = TableSpec(
+    "chunk_refinements",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("doc_id", STRING),
+            required("warc_file", STRING),
+            required("kept", pa.bool_()),
+            required("reason", STRING),
+            required("mode", STRING),
+            required("n_chunks", pa.int64()),
+            pa.field("programs", pa.large_list(CHUNK_PROGRAM)),
+            pa.field("operations", pa.large_list(OPERATION)),
+            required("n_errors", pa.int64()),
+            required("n_normalize_misses", pa.int64()),
+            required("n_truncated", pa.int64()),
+            required("n_chars_before", pa.int64()),
+            required("n_chars_after", pa.int64()),
+            required("model_id", STRING),
+            pa.field("text", STRING),
+        ]
+    ),
+    low_cardinality=("crawl", "warc_file", "reason", "mode", "model_id"),
+)
+
+SCORES = TableSpec(
+    "scores",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("doc_id", STRING),
+            required("warc_file", STRING),
+            pa.field("language", STRING),
+            required("unit", STRING),
+            pa.field("nll_sum", pa.float64()),
+            pa.field("el2n_sum", pa.float64()),
+            required("n_scored", pa.int64()),
+            required("n_bytes", pa.int64()),
+            required("n_tokens", pa.int64()),
+            pa.field("hits", pa.int64()),
+            pa.field("first_mismatch", pa.int64()),
+            pa.field("memorization", pa.float64()),
+            required("score_key", STRING),
+            pa.field("skipped_reason", STRING),
+        ]
+    ),
+    low_cardinality=("crawl", "warc_file", "language", "unit", "score_key", "skipped_reason"),
+)
+
+CORPUS = TableSpec(
+    "corpus",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("doc_id", STRING),
+            required("url", STRING),
+            pa.field("language", STRING),
+            pa.field("language_score", pa.float64()),
+            required("text", STRING),
+            required("n_chars", pa.int64()),
+            pa.field("n_tokens", pa.int64()),
+            pa.field("mean_nll", pa.float64()),
+            pa.field("perplexity", pa.float64()),
+            pa.field("bits_per_byte", pa.float64()),
+            pa.field("el2n", pa.float64()),
+            pa.field("memorization", pa.float64()),
+            required("dedup_digest", STRING),
+            required("warc_file", STRING),
+            required("warc_offset", pa.int64()),
+            required("warc_length", pa.int64()),
+            pa.field("fetch_time", TIME),
+            required("recipe_fingerprint", STRING),
+        ]
+    ),
+    sort=("language", "doc_id"),
+    low_cardinality=("crawl", "warc_file", "language", "recipe_fingerprint"),
+)
+
+RUNS = TableSpec(
+    "runs",
+    pa.schema(
+        [
+            required("recipe", STRING),
+            required("crawl", STRING),
+            required("epoch", pa.int64()),
+            required("run_id", STRING),
+            required("state", STRING),
+            required("message", STRING),
+            required("config", STRING),
+            required("commit_keys", STRING),
+            required("report", STRING),
+            required("n_published", pa.int64()),
+            pa.field("snapshot", STRING),
+            pa.field("tag", STRING),
+            pa.field("started_at", TIME),
+            pa.field("ended_at", TIME),
+            required("versions", STRING),
+        ]
+    ),
+    partition=("recipe", "crawl", "epoch"),
+    sort=("run_id",),
+    low_cardinality=("recipe", "crawl", "state"),
+)
+
+QUARANTINE = TableSpec(
+    "quarantine",
+    pa.schema(
+        [
+            required("recipe", STRING),
+            required("crawl", STRING),
+            required("stage", STRING),
+            required("warc_file", STRING),
+            required("where", STRING),
+            required("url", STRING),
+            required("reason", STRING),
+            required("message", STRING),
+            pa.field("first_bytes", pa.large_binary()),
+            required("n_bytes_lost", pa.int64()),
+        ]
+    ),
+    partition=("recipe", "crawl", "stage"),
+    sort=("where",),
+    low_cardinality=("recipe", "crawl", "stage", "warc_file", "reason"),
+)
+
+MODELS = TableSpec(
+    "models",
+    pa.schema(
+        [
+            required("name", STRING),
+            required("version", STRING),
+            required("kind", STRING),
+            required("location", STRING),
+            required("sha256", STRING),
+            pa.field("base", STRING),
+            pa.field("training_data", STRING),
+            pa.field("quality", STRING),
+        ]
+    ),
+    partition=("name", "version"),
+    sort=("name",),
+    low_cardinality=("name", "kind"),
+)
+
+CUTOFFS = TableSpec(
+    "cutoffs",
+    pa.schema(
+        [
+            required("recipe", STRING),
+            required("crawl", STRING),
+            required("score_key", STRING),
+            required("column", STRING),
+            required("fraction", STRING),
+            required("which", STRING),
+            required("mode", STRING),
+            required("manifest", STRING),
+            required("n_scored", pa.int64()),
+            required("n_kept", pa.int64()),
+            required("n_unscored", pa.int64()),
+        ]
+    ),
+    partition=("recipe", "crawl"),
+    sort=("column",),
+    low_cardinality=("recipe", "crawl", "column", "which", "mode"),
+)
+
+EPOCHS = TableSpec(
+    "epochs",
+    pa.schema([required("recipe", STRING), required("crawl", STRING), required("epoch", pa.int64())]),
+    partition=("recipe", "crawl"),
+    sort=("epoch",),
+    low_cardinality=("recipe", "crawl"),
+)
+
+RECIPE_TABLES = (
+    DOCUMENTS,
+    DUPLICATES,
+    DOCUMENT_REFINEMENTS,
+    CHUNK_REFINEMENTS,
+    SCORES,
+    CORPUS,
+)
+OPS_TABLES = (RUNS, QUARANTINE, MODELS, CUTOFFS, EPOCHS)
+
+
+def doc_id_of(record_id: str | None, warc_file: str, warc_offset: int) -> str:
+    """Returns the document id: the WARC-Record-ID's UUID, else a 128-bit hash of (WARC file, offset).
+
+    Args:
+        record_id: WARC-Record-ID as written (``<urn:uuid:...>``), or None.
+        warc_file: Path of the file as its manifest lists it.
+        warc_offset: Byte offset of the record's gzip member.
+
+    Returns:
+        32 lower-case hex digits with dashes (UUID form) in both cases.
+    """
+    if record_id:
+        tail = record_id.strip().strip("<>").rpartition(":")[2]
+        try:
+            return str(uuid.UUID(tail))
+        except ValueError:
+            pass
+    digest = hashlib.blake2b(f"{warc_file}\n{warc_offset}".encode(), digest_size=16).digest()
+    return str(uuid.UUID(bytes=digest))
+
+
+def text_digest(text: str) -> str:
+    """Returns 32 hex digits (128-bit BLAKE2b) over the UTF-8 of a text."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
