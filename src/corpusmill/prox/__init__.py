@@ -1,0 +1,1 @@
+"""ProX: refining documents and chunks with programs written by small language models."""

@@ -1,0 +1,186 @@
+"""What a refiner is: the protocols of both stages, their data, and the loaders by backend.
+
+A refiner turns text into the output of a model. It never edits text: programs are parsed and executed elsewhere, so
+that stored outputs can be executed again without a model.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from corpusmill.config import fingerprint
+from corpusmill.errors import ConfigError
+from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
+
+TOO_LONG_PROMPT = "too_long_prompt"
+"""Reason of a chunk whose prompt exceeds the limit: it was not sent and stays as it is."""
+
+
+@dataclass(frozen=True)
+class DocDecision:
+    """What the document refiner said about one document.
+
+    Attributes:
+        decision: ``keep`` or ``drop``.
+        margin: p(drop) / (p(drop) + p(keep)) at the first new token, in [0, 1]; None where the model has no such token.
+        output: Program text, for instance ``drop_doc()``; exactly what would stand in an audit.
+        n_prompt_tokens: Ids that the model saw.
+        truncated: True where the document did not fit and was cut.
+        reason: ``kept``, ``dropped_model``, ``unparsed`` or ``empty_output`` (both keep).
+    """
+
+    decision: Literal["keep", "drop"]
+    margin: float | None
+    output: str
+    n_prompt_tokens: int
+    truncated: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A window of consecutive lines of one document.
+
+    Attributes:
+        first_line: Number of the first line in the document, 0-based.
+        lines: The lines, without their numbers and line breaks.
+    """
+
+    first_line: int
+    lines: tuple[str, ...]
+
+    @property
+    def last_line(self) -> int:
+        """Number of the last line in the document, inclusive."""
+        return self.first_line + len(self.lines) - 1
+
+
+@dataclass(frozen=True)
+class ChunkOutput:
+    """What the chunk refiner wrote for one chunk.
+
+    Attributes:
+        output: Program text as emitted, ``""`` where the chunk was not sent.
+        n_prompt_tokens: Ids that the model saw, or would have seen.
+        truncated: True where the output ended at the token limit and not at an end token.
+        reason: ``""``, or why there is no output (``too_long_prompt``).
+    """
+
+    output: str
+    n_prompt_tokens: int
+    truncated: bool
+    reason: str = ""
+
+
+@runtime_checkable
+class DocRefiner(Protocol):
+    """Decides for whole documents."""
+
+    model_id: str
+    """Name and version for the tables, never a machine path."""
+    fingerprint: str
+    """16 hex digits over weights and settings that can change a decision."""
+
+    def decide(self, texts: Sequence[str]) -> list[DocDecision]:
+        """Returns one decision for each text, in order."""
+        ...
+
+
+@runtime_checkable
+class ChunkRefiner(Protocol):
+    """Writes an editing program for each window of lines."""
+
+    model_id: str
+    """Name and version for the tables, never a machine path."""
+    fingerprint: str
+    """16 hex digits over weights and settings that can change an output."""
+
+    def split(self, text: str) -> list[Chunk]:
+        """Returns the windows that this refiner wants; joined with line breaks, their lines are the text."""
+        ...
+
+    def write_programs(self, chunks: Sequence[Chunk]) -> list[ChunkOutput]:
+        """Returns one output for each chunk, in order; line numbers are those of the document."""
+        ...
+
+
+def folder_digest(folder: Path) -> str:
+    """Returns the sha256 (64 hex digits) over names and bytes of a model folder's files; Markdown is left out."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def checked_model(config: DocRefinementConfig | ChunkRefinementConfig) -> tuple[str, str]:
+    """Returns the model's id for tables and its refiner fingerprint, after checking its digest.
+
+    The id is ``folder-name@first 12 hex digits`` for a local folder or file and ``hub/id@revision`` otherwise.
+
+    Raises:
+        ConfigError: ``sha256`` is set and differs, or is set for a hub id (which a revision pins).
+    """
+    path = Path(config.model).expanduser()
+    if not path.exists():
+        if config.sha256 is not None:
+            raise ConfigError(
+                f"sha256={config.sha256!r} is set but model={config.model!r} is no local folder; "
+                "pin a hub model by its revision (a commit)"
+            )
+        revision = config.revision or "main"
+        return f"{config.model}@{revision}", fingerprint([config.model, revision, config.fingerprint()])
+    digest = folder_digest(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+    if config.sha256 is not None and config.sha256 != digest:
+        raise ConfigError(
+            f"model={path.name!r} has sha256={digest!r}, the settings expect {config.sha256!r}; "
+            "the folder was changed, or the settings name another version"
+        )
+    settings = config.model_copy(update={"model": "", "sha256": None}).fingerprint()
+    return f"{path.name}@{digest[:12]}", fingerprint([digest, settings])
+
+
+def load_doc_refiner(config: DocRefinementConfig) -> DocRefiner:
+    """Returns the document refiner that the settings name.
+
+    Raises:
+        ConfigError: The model's digest is not the expected one.
+        ModelError: The model cannot be loaded.
+    """
+    if config.backend == "labeller":
+        from corpusmill.prox.line_labeller import LabellerDocRefiner
+
+        checked_model(config)
+        return LabellerDocRefiner(Path(config.model).expanduser(), config.threshold)
+    if config.backend == "scripted":
+        from corpusmill.prox.scripted_refiner import ScriptedDocRefiner
+
+        return ScriptedDocRefiner(config)
+    from corpusmill.prox.transformers_refiner import TransformersDocRefiner
+
+    return TransformersDocRefiner(config)
+
+
+def load_chunk_refiner(config: ChunkRefinementConfig) -> ChunkRefiner:
+    """Returns the chunk refiner that the settings name.
+
+    Raises:
+        ConfigError: The model's digest is not the expected one.
+        ModelError: The model cannot be loaded.
+    """
+    if config.backend == "labeller":
+        from corpusmill.prox.line_labeller import LabellerChunkRefiner
+
+        checked_model(config)
+        return LabellerChunkRefiner(Path(config.model).expanduser(), config.threshold)
+    if config.backend == "scripted":
+        from corpusmill.prox.scripted_refiner import ScriptedChunkRefiner
+
+        return ScriptedChunkRefiner(config)
+    from corpusmill.prox.transformers_refiner import TransformersChunkRefiner
+
+    return TransformersChunkRefiner(config)
