@@ -1,0 +1,1 @@
+"""Deduplication within a crawl and across published crawls."""

@@ -1,0 +1,144 @@
+"""The stages of a run as plain functions of JSON values: what operators, the worker and the command line call.
+
+Every function opens the lakehouse that the environment names (`LakehouseSettings.from_environment`), so that a task
+needs nothing but the plan's URI. All of them may be repeated: a result that is committed already is found and left.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.settings import LakehouseSettings, corpusmill_home
+from corpusmill.recipe import parse_recipe
+from corpusmill.runner import commit as commits
+from corpusmill.runner import deduplicate as deduplication
+from corpusmill.runner import map_stage
+from corpusmill.runner import publish as publication
+from corpusmill.runner import report as reporting
+from corpusmill.runner import select as selection
+from corpusmill.runner import validate as validation
+from corpusmill.runner.device import device_slot
+from corpusmill.runner.plan import RunPlan, load_plan, plan_run
+from corpusmill.runner.stage_tables import committed
+
+log = logging.getLogger(__name__)
+
+MODEL_STAGES = ("refine_documents", "refine_chunks", "score")
+"""Stages that load a model and therefore run in a child process."""
+
+
+def open_lakehouse() -> Lakehouse:
+    """Returns the lakehouse that the environment names."""
+    return Lakehouse(LakehouseSettings.from_environment(corpusmill_home()))
+
+
+def initialise(recipes: Sequence[str]) -> None:
+    """Creates the catalog, the shared tables and each recipe's tables, once; workers never do."""
+    corpusmill_home().mkdir(parents=True, exist_ok=True)
+    open_lakehouse().init(list(recipes))
+
+
+def plan(recipe: dict[str, Any], crawl: str, run_id: str, source: str | None = None) -> dict[str, Any]:
+    """Plans a run; returns the plan's URI, the epoch, the shard names and whether all of it is published already."""
+    lake = open_lakehouse()
+    made = plan_run(lake, parse_recipe(recipe), crawl, run_id, source)
+    return {
+        "plan": made.uri(lake),
+        "crawl": crawl,
+        "epoch": made.epoch,
+        "shards": [s.name for s in made.shards],
+        "already_published": committed(lake, made, "assemble"),
+    }
+
+
+def run_shard(plan: str, stage: str, shard: str, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Runs a map stage on one shard; returns its report."""
+    lake, loaded = _open(plan)
+    if committed(lake, loaded, "assemble"):
+        return {"stage": stage, "crawl": loaded.crawl, "shard": shard, "skipped": True}
+    log_progress = progress or log.info
+    if stage in MODEL_STAGES:
+        with device_slot(log_progress):
+            return map_stage.run_shard(lake, loaded, stage, shard, log_progress).to_json()
+    return map_stage.run_shard(lake, loaded, stage, shard, log_progress).to_json()
+
+
+def commit(plan: str, stage: str) -> dict[str, Any]:
+    """Commits a map stage's shards; ``assemble`` goes to the audit branch."""
+    lake, loaded = _open(plan)
+    if committed(lake, loaded, "assemble"):
+        return _already(loaded, stage)
+    if stage == "assemble":
+        report = _assembled_report(lake, loaded)
+        return {**report, **publication.commit_audit_branch(lake, loaded)}
+    return commits.commit_stage(lake, loaded, stage).to_json()
+
+
+def deduplicate(plan: str) -> dict[str, Any]:
+    """Finds and commits the crawl's duplicates."""
+    lake, loaded = _open(plan)
+    if committed(lake, loaded, "assemble"):
+        return _already(loaded, "deduplicate")
+    report = deduplication.deduplicate(lake, loaded)
+    commits.store_stage_report(lake, loaded, report)
+    return report.to_json()
+
+
+def select(plan: str) -> dict[str, Any]:
+    """Decides which scored documents stay and stores the manifest."""
+    lake, loaded = _open(plan)
+    if committed(lake, loaded, "assemble"):
+        return _already(loaded, "select")
+    report = selection.run_select(lake, loaded)
+    commits.store_stage_report(lake, loaded, report)
+    return report.to_json()
+
+
+def validate(plan: str) -> dict[str, Any]:
+    """Audits the branch.
+
+    Raises:
+        ValidationFailedError: A critical check failed; nothing was published.
+    """
+    lake, loaded = _open(plan)
+    if committed(lake, loaded, "assemble"):
+        return {"passed": True, "warnings": [], "data_docs": None, "skipped": True}
+    outcome = validation.audit(lake, loaded)
+    return {k: v for k, v in outcome.items() if k != "metrics"}
+
+
+def publish(plan: str) -> dict[str, Any]:
+    """Publishes the audited branch; a crawl that is published already stays as it is."""
+    lake, loaded = _open(plan)
+    if committed(lake, loaded, "assemble"):
+        corpus = lake.table(f"{loaded.name}.corpus")
+        n = corpus.count({"crawl": loaded.crawl})
+        tag = f"{loaded.name}/{loaded.crawl}/{corpus.partition_epoch({'crawl': loaded.crawl})}"
+        log.info("%s is published already with the same content: nothing to do", loaded.crawl)
+        outcome = {"published": n, "snapshot": str(corpus.snapshot_id()), "tag": tag, "skipped": True}
+        publication.store_publication(lake, loaded, outcome)
+        return outcome
+    return publication.publish(lake, loaded)
+
+
+def report(plan: str, state: str, message: str = "") -> dict[str, Any]:
+    """Stores the run's report and its row in ``ops.runs``; returns the report without its examples."""
+    lake, loaded = _open(plan)
+    made = reporting.write_report(lake, loaded, state, message)
+    return {k: v for k, v in made.items() if k != "examples"}
+
+
+def _open(uri: str) -> tuple[Lakehouse, RunPlan]:
+    lake = open_lakehouse()
+    return lake, load_plan(lake, uri)
+
+
+def _already(plan: RunPlan, stage: str) -> dict[str, Any]:
+    return {"stage": stage, "crawl": plan.crawl, "skipped": True}
+
+
+def _assembled_report(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
+    merged = commits.merge_shards(lake, plan, "assemble")
+    commits.store_stage_report(lake, plan, merged)
+    return merged.to_json()

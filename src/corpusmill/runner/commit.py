@@ -1,0 +1,117 @@
+"""Commits a map stage: its shards become the partition, in one snapshot."""
+
+from typing import Any
+
+from corpusmill.errors import ValidationFailedError
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.commit import commit_partition
+from corpusmill.lakehouse.shards import ShardManifest, find_manifest
+from corpusmill.report import StageReport, merge_reports
+from corpusmill.runner.map_stage import quarantine_partition
+from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.records import find_record, record_uri, write_record
+from corpusmill.runner.stage_tables import committed, stage_table
+from corpusmill.validation.checks import check_contract, documents_checks, pages_checks
+
+_COMMITTED_TOGETHER = {"refine": ("refine_documents", "refine_chunks")}
+
+
+def commit_stage(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
+    """Registers all shards of a stage in one snapshot that replaces the crawl's partition.
+
+    Args:
+        lake: The lakehouse.
+        plan: The run.
+        stage: A map stage, or ``refine`` for both refinement tables.
+
+    Returns:
+        The crawl's report; ``skipped`` where the same content was committed before.
+
+    Raises:
+        LakehouseError: A shard is missing.
+        SupersededError: A newer run took over.
+        ValidationFailedError: The pages or documents break their contract; the message says how.
+    """
+    reports = [_commit_one(lake, plan, name) for name in _COMMITTED_TOGETHER.get(stage, (stage,))]
+    return reports[-1]
+
+
+def stage_report_uri(lake: Lakehouse, plan: RunPlan, stage: str) -> str:
+    """Returns where a stage's report of the whole crawl is stored, by its content key."""
+    key = plan.keys[stage_table(plan, stage).key_name] if stage != "select" else plan.keys["select"]
+    owner = plan.extraction if stage == "ingest" else plan.name
+    return record_uri(lake, owner, plan.crawl, "stages", f"{stage}-{key}.json")
+
+
+def stored_stage_report(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport | None:
+    """Returns a stage's report of the whole crawl, None where the stage has not run."""
+    stored = find_record(lake, stage_report_uri(lake, plan, stage))
+    return StageReport.from_json(stored) if stored else None
+
+
+def store_stage_report(lake: Lakehouse, plan: RunPlan, report: StageReport) -> None:
+    """Stores a stage's report of the whole crawl; a repeat that did nothing leaves the first one."""
+    uri = stage_report_uri(lake, plan, report.stage)
+    if not report.skipped or find_record(lake, uri) is None:
+        write_record(lake, uri, report.to_json())
+
+
+def merge_shards(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
+    """Returns the sum of the reports that a stage's shards left in their manifests."""
+    manifests = _manifests(lake, plan, stage, stage_table(plan, stage).identifier)
+    return merge_reports(stage, plan.crawl, [StageReport.from_json(dict(m.report)) for m in manifests])
+
+
+def _manifests(lake: Lakehouse, plan: RunPlan, stage: str, identifier: str) -> list[ShardManifest]:
+    token = plan.token(stage_table(plan, stage).key_name)
+    found = (find_manifest(lake, identifier, token, shard.name) for shard in plan.shards)
+    return [m for m in found if m is not None]
+
+
+def _commit_one(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
+    place = stage_table(plan, stage)
+    token, names = plan.token(place.key_name), [s.name for s in plan.shards]
+    if committed(lake, plan, stage):
+        report = stored_stage_report(lake, plan, stage) or StageReport(stage=stage, crawl=plan.crawl)
+        report.skipped = True
+        return report
+    manifests = _manifests(lake, plan, stage, place.identifier)
+    report = merge_shards(lake, plan, stage)
+    if len(manifests) == len(names):
+        _check_contract(plan, report)
+    _commit_quarantine(lake, plan, stage)
+    result = commit_partition(
+        lake, place.identifier, place.partition, manifests, token, expected_shards=names, properties={}
+    )
+    report.skipped = result.already
+    store_stage_report(lake, plan, report)
+    return report
+
+
+def _commit_quarantine(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
+    token, names = plan.token(stage_table(plan, stage).key_name), [s.name for s in plan.shards]
+    manifests = _manifests(lake, plan, stage, "ops.quarantine")
+    if len(manifests) == len(names):  # with a shard missing, the commit of the stage's own table says so
+        partition = quarantine_partition(plan, stage)
+        commit_partition(lake, "ops.quarantine", partition, manifests, token, expected_shards=names, properties={})
+
+
+def _check_contract(plan: RunPlan, report: StageReport) -> None:
+    """Refuses pages or documents that no later stage could use (cheap checks on the counts)."""
+    checks = {"ingest": pages_checks, "clean": documents_checks}.get(report.stage)
+    if checks is None:
+        return
+    metrics: dict[str, Any] = {
+        "documents_in": report.documents_in,
+        "documents_kept": report.documents_kept,
+        "kept_share": report.documents_kept / report.documents_in if report.documents_in else None,
+        "quarantined": sum(report.quarantined.values()),
+        **report.metrics,
+    }
+    failed = [r for r in check_contract(checks(plan.parsed_recipe().validation), metrics) if not r.passed]
+    critical = [r.sentence for r in failed if r.severity == "critical"]
+    report.metrics["contract_warnings"] = len(failed) - len(critical)
+    if critical:
+        raise ValidationFailedError(
+            f"{report.stage} of {plan.crawl} breaks its contract:\n" + "\n".join(f"  {line}" for line in critical)
+        )

@@ -1,0 +1,76 @@
+"""Finds the crawl's duplicates, within itself and against the published corpora of older crawls."""
+
+import time
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.dedup.exact import find_exact_duplicates
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.commit import commit_partition
+from corpusmill.lakehouse.shards import ShardWriter
+from corpusmill.report import StageReport
+from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.stage_tables import input_table, stage_table
+from corpusmill.schema import DUPLICATES
+
+WHOLE_CRAWL = "whole"
+"""Shard name of a global step's single output."""
+
+
+def find_duplicates(lake: Lakehouse, plan: RunPlan) -> pa.Table:
+    """Returns the rows of `schema.DUPLICATES` for the plan's crawl against the plan's deduplication base."""
+    config = plan.parsed_recipe().deduplication
+    if config.method is None:
+        return DUPLICATES.schema.empty_table()
+    documents, partition = input_table(lake, plan, "clean")
+    rows = documents.scan(partition, columns=["doc_id", "warc_file", "dedup_digest", "kept"])
+    kept = rows.filter(rows["kept"]).drop_columns(["kept"])
+    return find_exact_duplicates(kept, plan.crawl, _published(lake, plan) if config.across_crawls else ())
+
+
+def removed_ids(duplicates: pa.Table) -> pa.ChunkedArray:
+    """Returns the document ids that deduplication removes."""
+    return duplicates.filter(pc.invert(duplicates["kept"]))["doc_id"]
+
+
+def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
+    """Commits the crawl's duplicates and returns the report; a second run with the same base does nothing."""
+    started = time.monotonic()
+    place, token = stage_table(plan, "deduplicate"), plan.token("deduplicate")
+    found = find_duplicates(lake, plan)
+    table = lake.table(place.identifier)
+    report = StageReport(stage="deduplicate", crawl=plan.crawl)
+    documents, partition = input_table(lake, plan, "clean")
+    rows = documents.scan(partition, columns=["kept", "n_chars", "doc_id"])
+    kept = rows.filter(rows["kept"])
+    removed = pc.is_in(kept["doc_id"], value_set=removed_ids(found).combine_chunks())
+    report.documents_in = kept.num_rows
+    report.characters_in = int(pc.sum(kept["n_chars"]).as_py() or 0)
+    report.documents_kept = kept.num_rows - int(pc.sum(removed).as_py() or 0)
+    report.characters_kept = int(pc.sum(kept["n_chars"].filter(pc.invert(removed))).as_py() or 0)
+    report.removed = _reasons(found, plan.crawl)
+    with ShardWriter(table, place.partition, token, WHOLE_CRAWL) as writer:
+        if found.num_rows:
+            writer.write(found)
+        report.seconds = round(time.monotonic() - started, 3)
+        manifest = writer.finish(report.to_json())
+    result = commit_partition(
+        lake, place.identifier, place.partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={}
+    )
+    report.skipped = result.already
+    return report
+
+
+def _published(lake: Lakehouse, plan: RunPlan) -> Iterator[tuple[str, pa.Table]]:
+    corpus = lake.table(f"{plan.name}.corpus")
+    for base in plan.base:
+        yield base.crawl, corpus.scan({"crawl": base.crawl}, columns=["doc_id", "dedup_digest"])
+
+
+def _reasons(found: pa.Table, crawl: str) -> dict[str, int]:
+    out = found.filter(pc.invert(found["kept"]))
+    here = int(pc.sum(pc.equal(out["duplicate_of_crawl"], crawl)).as_py() or 0)
+    counts = {"deduplicate.exact_same_crawl": here, "deduplicate.exact_older_crawl": out.num_rows - here}
+    return {reason: n for reason, n in counts.items() if n}

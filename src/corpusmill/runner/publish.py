@@ -1,0 +1,101 @@
+"""Publishes a validated audit branch, rebasing where another crawl was published in between."""
+
+import logging
+from typing import Any
+
+from corpusmill.errors import CommitConflict, ValidationFailedError
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.epochs import check_epoch
+from corpusmill.lakehouse.publish import MainMovedError
+from corpusmill.lakehouse.publish import publish as publish_branch
+from corpusmill.runner.audit import AuditBranch, build_audit_branch
+from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.records import read_record, record_uri, write_record
+from corpusmill.runner.validate import audit, validation_uri
+
+log = logging.getLogger(__name__)
+
+MAX_REBASES = 10
+"""Rebases before publication gives up; each means that another crawl was published in between."""
+
+
+def commit_audit_branch(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
+    """Builds the audit branch and stores what it holds, for `publish`."""
+    branch = build_audit_branch(lake, plan)
+    stored = _to_record(branch)
+    write_record(lake, branch_uri(lake, plan), stored)
+    return {"branch": branch.name, "retracted": branch.retracted}
+
+
+def branch_uri(lake: Lakehouse, plan: RunPlan) -> str:
+    """Returns where the description of a run's audit branch is stored."""
+    return record_uri(lake, plan.name, plan.crawl, f"epoch-{plan.epoch:05d}", "branch.json")
+
+
+def publication_uri(lake: Lakehouse, plan: RunPlan) -> str:
+    """Returns where the outcome of a run's publication is stored."""
+    return record_uri(lake, plan.name, plan.crawl, f"epoch-{plan.epoch:05d}", "publication.json")
+
+
+def store_publication(lake: Lakehouse, plan: RunPlan, outcome: dict[str, Any]) -> None:
+    """Stores the outcome of a run's publication for its report."""
+    write_record(lake, publication_uri(lake, plan), outcome)
+
+
+def publish(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
+    """Fast-forwards main to the audited branch and tags it ``<recipe>/<crawl>/<epoch>``.
+
+    Where main has moved since the branch was made, the branch is built and audited again on the new head, so that two
+    crawls published at the same time both survive and leave no duplicate across them.
+
+    Returns:
+        ``published`` (documents of this crawl), ``snapshot``, ``tag``, ``retracted`` (per newer crawl), ``rebases``.
+
+    Raises:
+        CommitConflict: Main kept moving.
+        SupersededError: A newer run took over this recipe and crawl.
+        ValidationFailedError: The rebased branch failed its audit.
+    """
+    branch = _from_record(read_record(lake, branch_uri(lake, plan)))
+    corpus, tag = f"{plan.name}.corpus", f"{plan.name}/{plan.crawl}/{plan.epoch}"
+    if not read_record(lake, validation_uri(lake, plan))["passed"]:
+        raise ValidationFailedError(f"branch {branch.name!r} failed its audit and cannot be published; see 'validate'")
+    for rebases in range(MAX_REBASES):
+        check_epoch(lake, plan.token("corpus"))
+        try:
+            result = publish_branch(lake, corpus, branch.name, tag, branch.tokens)
+        except MainMovedError:
+            log.info("another crawl was published meanwhile: %s is built and audited again", branch.name)
+            branch = build_audit_branch(lake, plan)
+            write_record(lake, branch_uri(lake, plan), _to_record(branch))
+            audit(lake, plan, branch)
+            continue
+        outcome = {
+            "published": lake.table(corpus).count({"crawl": plan.crawl}),
+            "snapshot": str(result.snapshot_id),
+            "tag": tag,
+            "retracted": branch.retracted,
+            "rebases": rebases,
+        }
+        store_publication(lake, plan, outcome)
+        return outcome
+    raise CommitConflict(
+        f"{corpus}: main moved {MAX_REBASES} times while {plan.crawl} was being published; run 'publish' again "
+        "when fewer runs publish at the same time"
+    )
+
+
+def _to_record(branch: AuditBranch) -> dict[str, Any]:
+    return {
+        "name": branch.name,
+        "plan": branch.plan.model_dump(mode="json"),
+        "tokens": {crawl: vars(t) | {"versions": dict(t.versions)} for crawl, t in branch.tokens.items()},
+        "retracted": branch.retracted,
+    }
+
+
+def _from_record(record: dict[str, Any]) -> AuditBranch:
+    from corpusmill.lakehouse.shards import RunToken
+
+    tokens = {crawl: RunToken(**values) for crawl, values in record["tokens"].items()}
+    return AuditBranch(record["name"], tokens, record["retracted"], RunPlan.load(record["plan"]))

@@ -1,0 +1,101 @@
+"""The bounded report of a run: funnel, reasons, validation, examples; stored once and shown to people.
+
+It is all that a page or a terminal needs to read about a run (at most 2 MB of JSON), so that old runs keep their
+figures when tables have moved on. `report` also writes the run's row in ``ops.runs``, whether it succeeded or not.
+"""
+
+import datetime as dt
+import json
+import platform
+from typing import Any
+
+from corpusmill import __version__
+from corpusmill.batches import rows_to_table
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.commit import commit_partition
+from corpusmill.lakehouse.shards import ShardWriter
+from corpusmill.report import StageReport
+from corpusmill.runner.commit import stored_stage_report
+from corpusmill.runner.deduplicate import WHOLE_CRAWL
+from corpusmill.runner.examples import refinement_examples
+from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.publish import publication_uri
+from corpusmill.runner.records import find_record, record_uri, write_record
+from corpusmill.runner.validate import validation_uri
+from corpusmill.schema import RUNS
+
+STAGES = ("ingest", "clean", "deduplicate", "refine_documents", "refine_chunks", "score", "select", "assemble")
+"""Stages in the order of the funnel."""
+EXAMPLES = 12
+"""Before / program / after examples that a report holds."""
+
+
+def report_uri(lake: Lakehouse, plan: RunPlan) -> str:
+    """Returns where a run's report is stored."""
+    return record_uri(lake, plan.name, plan.crawl, f"epoch-{plan.epoch:05d}", "report.json")
+
+
+def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> dict[str, Any]:
+    """Returns the report of a run from its stored stage reports, whatever state it ended in."""
+    stages = [r for r in (stored_stage_report(lake, plan, s) for s in STAGES) if r is not None]
+    publication = find_record(lake, publication_uri(lake, plan)) or {}
+    return {
+        "recipe": plan.name,
+        "crawl": plan.crawl,
+        "run_id": plan.run_id,
+        "epoch": plan.epoch,
+        "state": state,
+        "message": message,
+        "funnel": [_step(r) for r in stages],
+        "quarantined": sum(sum(r.quarantined.values()) for r in stages),
+        "published": publication.get("published", 0),
+        "snapshot": publication.get("snapshot"),
+        "tag": publication.get("tag"),
+        "retracted": publication.get("retracted", {}),
+        "validation": find_record(lake, validation_uri(lake, plan)),
+        "examples": refinement_examples(lake, plan, EXAMPLES),
+    }
+
+
+def write_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> dict[str, Any]:
+    """Stores the report and the run's row in ``ops.runs``; returns the report."""
+    report = build_report(lake, plan, state, message)
+    write_record(lake, report_uri(lake, plan), report)
+    partition = {"recipe": plan.name, "crawl": plan.crawl, "epoch": str(plan.epoch)}
+    row = {
+        "recipe": plan.name,
+        "crawl": plan.crawl,
+        "epoch": plan.epoch,
+        "run_id": plan.run_id,
+        "state": state,
+        "message": message,
+        "config": json.dumps(plan.recipe, sort_keys=True),
+        "commit_keys": json.dumps(plan.keys, sort_keys=True),
+        "report": json.dumps({k: v for k, v in report.items() if k != "examples"}, sort_keys=True),
+        "n_published": report["published"],
+        "snapshot": report["snapshot"],
+        "tag": report["tag"],
+        "started_at": dt.datetime.fromisoformat(plan.started_at),
+        "ended_at": dt.datetime.now(dt.UTC),
+        "versions": json.dumps({"corpusmill": __version__, "python": platform.python_version()}),
+    }
+    token = plan.token("corpus")
+    with ShardWriter(lake.table("ops.runs"), partition, token, WHOLE_CRAWL) as writer:
+        writer.write(rows_to_table([row], RUNS.schema))
+        manifest = writer.finish({})
+    commit_partition(lake, "ops.runs", partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={})
+    return report
+
+
+def _step(report: StageReport) -> dict[str, Any]:
+    return {
+        "stage": report.stage,
+        "documents_in": report.documents_in,
+        "documents_kept": report.documents_kept,
+        "characters_in": report.characters_in,
+        "characters_kept": report.characters_kept,
+        "removed": report.removed,
+        "quarantined": report.quarantined,
+        "metrics": report.metrics,
+        "seconds": round(report.seconds, 1),
+    }

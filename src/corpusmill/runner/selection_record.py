@@ -1,0 +1,60 @@
+"""The stored outcome of `select`: which scored documents stay, as a pure predicate that any shard applies."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.pruning.config import SelectionConfig
+from corpusmill.pruning.selection import Manifest, column_values
+from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.records import read_record, record_uri
+
+
+@dataclass(frozen=True)
+class StoredSelection:
+    """A selection manifest with the settings it was made by; ``config`` None keeps every document."""
+
+    config: SelectionConfig | None
+    manifest: Manifest | None
+
+    def keep(self, documents: pa.Table, scores: pa.Table) -> pa.Table:
+        """Returns the documents that the selection keeps.
+
+        Args:
+            documents: Rows with ``doc_id``; order is kept.
+            scores: Rows of `schema.SCORES`, one per scored document.
+        """
+        if self.config is None or self.manifest is None:
+            return documents
+        mask = self.manifest.keep(*selection_columns(scores, self.config))
+        kept = scores["doc_id"].filter(pa.array(mask))
+        if not len(kept):
+            return documents.slice(0, 0)
+        return documents.filter(pc.is_in(documents["doc_id"], value_set=kept.combine_chunks()))
+
+
+def selection_columns(scores: pa.Table, config: SelectionConfig) -> tuple[np.ndarray, list[str], list[str] | None]:
+    """Returns (values with NaN for null, document ids, strata or None) of the scored rows."""
+    values = column_values(scores, config.column, config.seed)
+    strata = None
+    if config.by:
+        columns = [scores[name].to_pylist() for name in config.by]
+        strata = ["\x1f".join("" if v is None else str(v) for v in row) for row in zip(*columns, strict=True)]
+    return values, scores["doc_id"].to_pylist(), strata
+
+
+def selection_uri(lake: Lakehouse, plan: RunPlan) -> str:
+    """Returns where a run's selection is stored; its place depends on its content key alone."""
+    return record_uri(lake, plan.name, plan.crawl, "selections", f"{plan.keys['select']}.json")
+
+
+def stored_selection(lake: Lakehouse, plan: RunPlan) -> StoredSelection:
+    """Returns the selection that `select` stored for this run."""
+    config = plan.parsed_recipe().select
+    if config is None:
+        return StoredSelection(None, None)
+    record = read_record(lake, selection_uri(lake, plan))
+    return StoredSelection(config, Manifest.from_json(record["manifest"]))

@@ -1,0 +1,76 @@
+"""Which table each stage writes, in which partition, and from which stage it reads."""
+
+from dataclasses import dataclass
+
+from corpusmill.errors import ConfigError
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.table import LakeTable
+from corpusmill.runner.plan import RAW, RunPlan
+from corpusmill.runner.records import RecordNotFoundError
+
+MAP_STAGES = ("ingest", "clean", "refine_documents", "refine_chunks", "score", "assemble")
+"""Stages that run once per shard."""
+
+_TABLE_OF = {
+    "ingest": "pages",
+    "clean": "documents",
+    "deduplicate": "duplicates",
+    "refine_documents": "document_refinements",
+    "refine_chunks": "chunk_refinements",
+    "score": "scores",
+    "assemble": "corpus",
+}
+_KEY_OF = {"assemble": "corpus"}
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """Where one stage of one run writes.
+
+    Attributes:
+        identifier: Namespace and table.
+        partition: Partition column values.
+        key_name: Name of its commit key in the plan.
+    """
+
+    identifier: str
+    partition: dict[str, str]
+    key_name: str
+
+
+def stage_table(plan: RunPlan, stage: str) -> StageTable:
+    """Returns the table and partition that a stage of this run writes.
+
+    Raises:
+        ConfigError: There is no such stage.
+    """
+    if stage not in _TABLE_OF:
+        raise ConfigError(f"stage={stage!r} writes no table; stages that do: {sorted(_TABLE_OF)}")
+    partition = {"crawl": plan.crawl}
+    if stage == "ingest":
+        return StageTable(f"{RAW}.pages", {**partition, "extraction": plan.extraction}, "ingest")
+    return StageTable(f"{plan.name}.{_TABLE_OF[stage]}", partition, _KEY_OF.get(stage, stage))
+
+
+def committed(lake: Lakehouse, plan: RunPlan, stage: str) -> bool:
+    """Returns whether the stage's partition holds exactly what this run would write."""
+    place = stage_table(plan, stage)
+    return bool(lake.table(place.identifier).partition_key(place.partition) == plan.keys[place.key_name])
+
+
+def input_table(lake: Lakehouse, plan: RunPlan, stage: str) -> tuple[LakeTable, dict[str, str]]:
+    """Returns an earlier stage's table and partition, after checking that it still holds what the plan names.
+
+    Raises:
+        RecordNotFoundError: The partition holds other content: it was not committed, or a newer run replaced it.
+    """
+    place = stage_table(plan, stage)
+    table = lake.table(place.identifier)
+    found, expected = table.partition_key(place.partition), plan.keys[place.key_name]
+    if found != expected:
+        raise RecordNotFoundError(
+            f"{place.identifier} {place.partition} has content key={found!r}, expected {expected!r} of run "
+            f"{plan.run_id!r}: the stage {stage!r} was not committed, or a newer run with other settings replaced it. "
+            "If no newer run is under way, clear this run from 'plan'."
+        )
+    return table, place.partition
