@@ -12,6 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from corpusmill.config import fingerprint
 from corpusmill.errors import ConfigError
+from corpusmill.prox.chunking import Chunk as Chunk
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 
 TOO_LONG_PROMPT = "too_long_prompt"
@@ -37,24 +38,6 @@ class DocDecision:
     n_prompt_tokens: int
     truncated: bool
     reason: str
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A window of consecutive lines of one document.
-
-    Attributes:
-        first_line: Number of the first line in the document, 0-based.
-        lines: The lines, without their numbers and line breaks.
-    """
-
-    first_line: int
-    lines: tuple[str, ...]
-
-    @property
-    def last_line(self) -> int:
-        """Number of the last line in the document, inclusive."""
-        return self.first_line + len(self.lines) - 1
 
 
 @dataclass(frozen=True)

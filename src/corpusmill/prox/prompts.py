@@ -1,0 +1,98 @@
+"""The prompts of the public ProX refiners: their exact text and their exact token ids.
+
+Text: the Llama-2 chat format with a one-sentence system message, as the released code renders it with transformers
+4.39. The released tokenizers carry no chat template, so it is rendered here. Ids: three encodings exist and differ at
+the first token; they are put together by hand from plain SentencePiece ids, because tokenizer packages of later years
+give other ids (at repeated spaces, at literals such as "</s>").
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from corpusmill.prox.chunking import Chunk
+
+SYSTEM = "You are a helpful, respectful and honest assistant."
+"""The whole system message of both stages."""
+
+_SYSTEM_BLOCK = f"<<SYS>>\n{SYSTEM}\n<</SYS>>\n\n"
+_TAIL = " [/INST]"
+
+PromptIds = Literal["compat", "sft"]
+"""``compat``: ids of the official inference; ``sft``: ids of the training code (one BOS, only content is cut)."""
+
+
+def render_prompt(user: str) -> str:
+    """Returns the prompt text without the BOS literal; trailing whitespace of the user text goes, leading stays."""
+    return f"[INST] {(_SYSTEM_BLOCK + user).strip()}{_TAIL}"
+
+
+def render_chunk(chunk: Chunk) -> str:
+    """Returns the user text of a chunk: its numbered lines between ``[doc]`` tags."""
+    return "\n".join(["[doc]", *chunk.numbered(), "[/doc]"])
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Puts prompt ids together.
+
+    Attributes:
+        encode: Ids of a text, without BOS and EOS, markup literals as plain text.
+        bos: Id of the BOS token.
+        marked_bracket: Id of ``[`` behind the space mark, None where the vocabulary has no such piece.
+        plain_bracket: Id of ``[`` without a space mark, None where there is none.
+        newline: Id of a line feed, None where it is no single piece.
+    """
+
+    encode: Callable[[str], list[int]]
+    bos: int
+    marked_bracket: int | None = None
+    plain_bracket: int | None = None
+    newline: int | None = None
+
+    def document_ids(self, text: str, style: PromptIds, limit: int) -> tuple[list[int], bool]:
+        """Returns the ids of the document prompt and whether the document was cut.
+
+        In ``compat`` the whole prompt is cut on the right, so a long document loses its closing tag, as in the
+        official code. In ``sft`` the content is cut and the closing tag stays.
+        """
+        ids = self.encode(render_prompt(text))
+        if style == "sft":
+            ids = [self.bos, *ids]
+            if len(ids) <= limit:
+                return ids, False
+            tail = self.encode(_TAIL.strip())
+            return ids[: max(1, limit - len(tail))] + tail, True
+        if ids and ids[0] == self.marked_bracket and self.plain_bracket is not None:
+            ids[0] = self.plain_bracket  # the slow tokenizer of the official code put no space mark behind BOS
+        ids = [self.bos, *ids]
+        return ids[:limit], len(ids) > limit
+
+    def chunk_ids(self, line_ids: list[list[int]] | None, chunk: Chunk, style: PromptIds) -> list[int]:
+        """Returns the ids of a chunk prompt; a prompt is never cut.
+
+        Args:
+            line_ids: Ids of each numbered line where they are at hand; then nothing but the frame is encoded.
+            chunk: The window of lines.
+            style: ``compat`` has two BOS (the official engine added one to the rendered one), ``sft`` one.
+        """
+        ids = self._assembled(line_ids) if line_ids is not None else None
+        if ids is None:
+            ids = self.encode(render_prompt(render_chunk(chunk)))
+        return [self.bos, *ids] if style == "sft" else [self.bos, self.bos, *ids]
+
+    def _assembled(self, line_ids: list[list[int]]) -> list[int] | None:
+        """Returns the prompt from ids of its lines, None where this vocabulary does not allow it."""
+        ids = self.encode(f"[INST] {_SYSTEM_BLOCK}[doc]")
+        for line in [*line_ids, self.encode("[/doc]")]:
+            if self.newline is None or self.plain_bracket is None or not line or line[0] != self.marked_bracket:
+                return None
+            ids += [self.newline, self.plain_bracket, *line[1:]]
+        return ids + self.encode(_TAIL.strip())
+
+    def assembles(self) -> bool:
+        """Returns whether ids of lines put together equal the ids of the whole prompt, on probes with hard places."""
+        lines = ("Home | a  b", "", "  two blanks", "[x] 12,345 \u4f60\u597d </s>", "tab\tend ", "a" * 50)
+        chunk = Chunk(998, lines)
+        assembled = self._assembled([self.encode(line) for line in chunk.numbered()])
+        return assembled == self.encode(render_prompt(render_chunk(chunk)))
