@@ -65,7 +65,7 @@ def run_shard(lake: Lakehouse, plan: RunPlan, stage: str, shard_name: str, progr
     quarantine: list[tuple[str, QuarantinedInput]] = []
     with ShardWriter(lake.table(place.identifier), place.partition, token, shard.name) as writer:
         for name, output in outputs:
-            _count(report, output)
+            count_output(report, output)
             quarantine += [(name, q) for q in output.quarantine]
             for part in (output.kept, output.removed):
                 if part.num_rows:
@@ -175,7 +175,7 @@ def checked(stage: Stage, batch: pa.Table) -> StageOutput:
     return output
 
 
-def _count(report: StageReport, output: StageOutput) -> None:
+def count_output(report: StageReport, output: StageOutput) -> None:
     """Adds one output's documents, characters, reasons and metrics to the report."""
     report.documents_kept += output.kept.num_rows
     report.documents_in += output.kept.num_rows + output.removed.num_rows

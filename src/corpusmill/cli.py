@@ -1,0 +1,193 @@
+"""The command ``corpusmill``: every stage and whole crawls on a laptop, without Airflow.
+
+Progress goes to stderr; stdout holds the result alone, its last line a JSON object where a command documents one.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from corpusmill import __version__
+from corpusmill.errors import ConfigError, CorpusmillError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns 0 on success, 1 on a failure that the message explains, 2 on wrong usage."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except CorpusmillError as error:
+        print(f"corpusmill: {error}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+    except BrokenPipeError:
+        return EXIT_FAILED
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _out(line: str) -> None:
+    print(line, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="corpusmill", description="Turns web crawls into pretraining corpora.")
+    parser.add_argument("--version", action="version", version=f"corpusmill {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    refresh = commands.add_parser("refresh", help="one crawl through a recipe, to the published corpus")
+    refresh.add_argument("recipe", metavar="RECIPE", help="recipe name (dags/recipes) or a YAML file")
+    refresh.add_argument("crawl", metavar="CRAWL", help="crawl id, e.g. CC-MAIN-2024-10")
+    refresh.add_argument("--source", metavar="BASE", help="folder or URL in Common Crawl's layout")
+    refresh.set_defaults(run=_refresh)
+
+    run = commands.add_parser("run", help="one stage on a local file")
+    run.add_argument("stage", metavar="STAGE", help="ingest, clean, refine_documents, refine_chunks, score")
+    run.add_argument("--input", required=True, type=Path, metavar="F", help="WARC, WET, ARC, Parquet or JSON lines")
+    run.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for kept, removed, quarantine")
+    run.add_argument("--config", type=Path, metavar="F", help="YAML file with the stage's settings")
+    run.set_defaults(run=_run_stage)
+
+    execute = commands.add_parser("execute", help="one refining program on one text")
+    execute.add_argument("--text", required=True, type=Path, metavar="F")
+    execute.add_argument("--program", required=True, type=Path, metavar="F")
+    execute.add_argument("--mode", choices=["strict", "compat"], default="strict")
+    execute.set_defaults(run=_execute)
+
+    build = commands.add_parser("build-refiner", help="train and measure a refiner from labelled pages")
+    build.add_argument("--kind", required=True, choices=["labeller"])
+    build.add_argument("--train", required=True, type=Path, metavar="F")
+    build.add_argument("--dev", required=True, type=Path, metavar="F")
+    build.add_argument("--minutes", type=float, default=3.0, metavar="N")
+    build.add_argument("--out", required=True, type=Path, metavar="DIR")
+    build.set_defaults(run=_build_refiner)
+
+    evaluate = commands.add_parser("evaluate-refiner", help="measure a refiner on labelled pages")
+    evaluate.add_argument("model", metavar="MODEL", help="model folder, or bundled:NAME")
+    evaluate.add_argument("file", type=Path, metavar="FILE")
+    evaluate.set_defaults(run=_evaluate_refiner)
+
+    explain = commands.add_parser("explain", help="everything about one document")
+    explain.add_argument("doc_id", metavar="DOC_ID")
+    explain.add_argument("--recipe", default="demo")
+    explain.add_argument("--crawl")
+    explain.set_defaults(run=_explain)
+
+    files = commands.add_parser("files", help="the live Parquet files of a recipe's corpus, one a line")
+    files.add_argument("recipe", metavar="RECIPE")
+    files.add_argument("--tag", help="a release tag instead of the newest corpus")
+    files.set_defaults(run=_files)
+
+    init = commands.add_parser("init", help="create the lakehouse tables of recipes, once")
+    init.add_argument("recipes", nargs="+", metavar="RECIPE")
+    init.set_defaults(run=_init)
+    return parser
+
+
+def recipe_folder() -> Path:
+    """Returns where recipes named without a path are looked for: ``CORPUSMILL_RECIPES``, else ``dags/recipes``."""
+    import os
+
+    return Path(os.environ.get("CORPUSMILL_RECIPES", "dags/recipes"))
+
+
+def _recipe(name: str) -> Any:
+    from corpusmill.recipe import load_recipe
+
+    path = Path(name)
+    return load_recipe(path if path.suffix in {".yaml", ".yml"} else recipe_folder() / f"{name}.yaml")
+
+
+def _refresh(parsed: argparse.Namespace) -> int:
+    from corpusmill.runner.chain import open_lakehouse
+    from corpusmill.runner.refresh import refresh
+    from corpusmill.runner.show import print_examples, print_how_to_read, print_report
+
+    recipe = _recipe(parsed.recipe)
+    report = refresh(recipe, parsed.crawl, parsed.source, _say)
+    print_report(report, _say)
+    print_examples(report["examples"], _say)
+    print_how_to_read(open_lakehouse(), recipe.name, _say)
+    summary = {
+        "crawl": report["crawl"],
+        "pages": next((s["documents_kept"] for s in report["funnel"] if s["stage"] == "ingest"), 0),
+        **{key: report[key] for key in ("published", "quarantined", "snapshot", "tag")},
+    }
+    _out(json.dumps(summary))
+    return 0 if report["published"] > 0 else EXIT_FAILED
+
+
+def _run_stage(parsed: argparse.Namespace) -> int:
+    import yaml
+
+    from corpusmill.runner.local_files import run_on_files
+
+    config = yaml.safe_load(parsed.config.read_text(encoding="utf-8")) if parsed.config else {}
+    if not isinstance(config or {}, dict):
+        raise ConfigError(f"--config {str(parsed.config)!r} holds {type(config).__name__}, expected a mapping")
+    report = run_on_files(parsed.stage, parsed.input, parsed.output, config or {}, _say)
+    _out(json.dumps(report.to_json()))
+    return 0
+
+
+def _execute(parsed: argparse.Namespace) -> int:
+    from corpusmill.prox.execute_once import execute_once
+
+    text = parsed.text.read_text(encoding="utf-8", errors="surrogateescape")
+    _out(json.dumps(execute_once(text, parsed.program.read_text(encoding="utf-8"), parsed.mode), ensure_ascii=True))
+    return 0
+
+
+def _build_refiner(parsed: argparse.Namespace) -> int:
+    from corpusmill.prox.refiner_training import train_labeller
+
+    quality = train_labeller(
+        parsed.train, parsed.dev, parsed.out, minutes=parsed.minutes, steps=None, seed=0, progress=_say
+    )
+    _out(json.dumps(quality))
+    return 0
+
+
+def _evaluate_refiner(parsed: argparse.Namespace) -> int:
+    from corpusmill.prox.refiner_evaluation import evaluate
+    from corpusmill.runner.models import pin_model
+
+    name = parsed.model if ":" in parsed.model or "/" in parsed.model else f"./{parsed.model}"
+    _out(json.dumps(evaluate(Path(pin_model(name).location), parsed.file)))
+    return 0
+
+
+def _explain(parsed: argparse.Namespace) -> int:
+    from corpusmill.runner.chain import open_lakehouse
+    from corpusmill.runner.explain import explain
+
+    found = explain(open_lakehouse(), parsed.recipe, parsed.doc_id, parsed.crawl)
+    _out(json.dumps(found, indent=2, default=str, ensure_ascii=False))
+    return 0 if found["documents"] else EXIT_FAILED
+
+
+def _files(parsed: argparse.Namespace) -> int:
+    from corpusmill.runner.chain import open_lakehouse
+
+    table = open_lakehouse().table(f"{parsed.recipe}.corpus")
+    for file in table.all_data_files(parsed.tag):
+        _out(file.removeprefix("file://"))
+    return 0
+
+
+def _init(parsed: argparse.Namespace) -> int:
+    from corpusmill.runner.chain import initialise
+
+    initialise([_recipe(name).name for name in parsed.recipes])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Runs one map stage on any table, outside the chain of a recipe: the stage as a reusable operator.
+
+The source is any table partitioned by ``crawl`` with the stage's input columns; the target is created if it is not
+there. The commit follows the same protocol as in the chain: one snapshot replaces the crawl's partition, and a second
+run with the same input and settings finds its key and does nothing.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from corpusmill import __version__
+from corpusmill.batches import slices
+from corpusmill.config import StageConfig, fingerprint
+from corpusmill.errors import ConfigError
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.commit import commit_partition
+from corpusmill.lakehouse.epochs import take_epoch
+from corpusmill.lakehouse.shards import RunToken, ShardWriter
+from corpusmill.lakehouse.table import LakeTable
+from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
+from corpusmill.pruning.config import ScoringConfig
+from corpusmill.report import StageReport
+from corpusmill.rules.config import RulesConfig
+from corpusmill.runner.chain import open_lakehouse
+from corpusmill.runner.deduplicate import WHOLE_CRAWL
+from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage
+from corpusmill.runner.models import pin_model, with_model
+from corpusmill.schema import CHUNK_REFINEMENTS, DOCUMENT_REFINEMENTS, DOCUMENTS, SCORES, TableSpec
+from corpusmill.stage import Stage
+
+log = logging.getLogger(__name__)
+
+STAGES: dict[str, tuple[type[StageConfig], TableSpec]] = {
+    "clean": (RulesConfig, DOCUMENTS),
+    "refine_documents": (DocRefinementConfig, DOCUMENT_REFINEMENTS),
+    "refine_chunks": (ChunkRefinementConfig, CHUNK_REFINEMENTS),
+    "score": (ScoringConfig, SCORES),
+}
+"""Map stages that run alone, with their settings and the table they write."""
+
+
+def configured(stage: str, config: Mapping[str, Any]) -> tuple[Any, list[str | None]]:
+    """Returns a stage's settings with its model resolved, and the identity of that model for the commit key.
+
+    Raises:
+        ConfigError: There is no such stage, or a setting is wrong.
+    """
+    if stage not in STAGES:
+        raise ConfigError(f"stage={stage!r} cannot run alone; stages that can: {sorted(STAGES)}")
+    settings: Any = STAGES[stage][0].load(config)
+    if not getattr(settings, "model", None):
+        return settings, []
+    pinned = pin_model(settings.model, getattr(settings, "revision", None))
+    return with_model(settings, pinned), pinned.identity()
+
+
+def run_stage(
+    stage: str,
+    config: Mapping[str, Any],
+    *,
+    source: str,
+    target: str,
+    crawl: str,
+    run_id: str,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Reads one crawl of ``source``, runs the stage on all of it, replaces that crawl in ``target``.
+
+    Args:
+        stage: One of `STAGES`.
+        config: The stage's settings.
+        source: Table to read, ``namespace.table``.
+        target: Table to write; created if missing.
+        crawl: Value of the partition column ``crawl``.
+        run_id: Who runs it; stands in the snapshot.
+        progress: Receives a line per input file.
+
+    Returns:
+        The report, as a mapping.
+    """
+    settings, model = configured(stage, config)
+    spec = STAGES[stage][1]
+    lake = open_lakehouse()
+    table = lake.table(source)
+    partition = {"crawl": crawl}
+    content = table.partition_key(partition) or fingerprint(sorted(table.data_files(partition)))
+    key = fingerprint([target, crawl, stage, STAGES[stage][0].load(config).fingerprint(), model, source, content])
+    lake.create_table(target, spec)
+    report = StageReport(stage=stage, crawl=crawl)
+    if lake.table(target).partition_key(partition) == key:
+        report.skipped = True
+        return report.to_json()
+    epoch = take_epoch(lake, target, crawl, run_id)
+    token = RunToken(target, crawl, run_id, epoch, key, {"corpusmill": __version__})
+    _write(lake, table, make_stage(stage, settings), report, target, token, progress or log.info)
+    return report.to_json()
+
+
+def _write(
+    lake: Lakehouse,
+    source: LakeTable,
+    stage: Stage,
+    report: StageReport,
+    target: str,
+    token: RunToken,
+    progress: Callable[[str], None],
+) -> None:
+    partition = {"crawl": token.crawl}
+    files = sorted(set(source.scan(partition, columns=["warc_file"])["warc_file"].to_pylist()))
+    stage.setup()
+    with ShardWriter(lake.table(target), partition, token, WHOLE_CRAWL) as writer:
+        for name, rows in source.iter_groups(partition, groups=files, columns=list(stage.input_columns)):
+            for batch in slices(rows, BATCH_ROWS):
+                output = checked(stage, batch)
+                count_output(report, output)
+                for part in (output.kept, output.removed):
+                    if part.num_rows:
+                        writer.write(part)
+            progress(f"{report.stage} {token.crawl}: {rows.num_rows} documents of {name}")
+        manifest = writer.finish(report.to_json())
+    commit_partition(lake, target, partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={})

@@ -1,0 +1,135 @@
+"""Runs one stage on local files, without Airflow and without a lakehouse.
+
+Ingestion reads WARC, WET, ARC or a paths manifest; the other stages read Parquet or JSON lines with a ``text`` column
+(``doc_id``, ``url``, ``crawl``, ``warc_file`` and ``language`` are filled in where they are missing). The output folder
+gets ``kept.parquet``, ``removed.parquet``, ``quarantine.parquet`` and ``report.json``.
+"""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from corpusmill.batches import rows_to_table, slices
+from corpusmill.errors import ConfigError, PermanentDataError
+from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.stage import IngestStage
+from corpusmill.report import StageReport
+from corpusmill.runner.alone import STAGES, configured
+from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage
+from corpusmill.schema import PAGES, QUARANTINE
+from corpusmill.stage import QuarantinedInput, StageOutput
+
+LOCAL = "local"
+"""Crawl id of rows that name none."""
+
+
+def run_on_files(
+    stage: str, source: Path, output: Path, config: Mapping[str, Any], progress: Callable[[str], None]
+) -> StageReport:
+    """Runs a stage on a local file and writes its rows and report to a folder.
+
+    Raises:
+        ConfigError: The stage, a setting or the file's kind is not known.
+        PermanentDataError: The file does not exist or lacks a ``text`` column.
+    """
+    if not source.exists():
+        raise PermanentDataError(f"input={str(source)!r} does not exist; give a file")
+    if stage == "ingest":
+        schema, outputs = PAGES.schema, _ingested(source, config)
+    elif stage in STAGES:
+        schema, outputs = STAGES[stage][1].schema, _mapped(stage, source, config, progress)
+    else:
+        raise ConfigError(f"stage={stage!r} does not run on files; stages that do: {sorted(['ingest', *STAGES])}")
+    return _write(stage, schema, outputs, source, output)
+
+
+def _ingested(source: Path, config: Mapping[str, Any]) -> Iterator[StageOutput]:
+    stage = IngestStage(IngestConfig.load(config))
+    stage.setup()
+    yield from stage.read_local(source)
+
+
+def _mapped(
+    stage: str, source: Path, config: Mapping[str, Any], progress: Callable[[str], None]
+) -> Iterator[StageOutput]:
+    settings, _ = configured(stage, config)
+    made = make_stage(stage, settings)
+    made.setup()
+    table = read_documents(source).select(list(made.input_columns))
+    done = 0
+    for batch in slices(table, BATCH_ROWS):
+        yield checked(made, batch)
+        done += batch.num_rows
+        progress(f"{stage}: {done} of {table.num_rows} documents")
+
+
+def read_documents(source: Path) -> pa.Table:
+    """Returns the documents of a Parquet or JSON lines file with every column that a stage may read."""
+    name = source.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        table = pq.read_table(source)
+    elif name.endswith((".jsonl", ".json")):
+        table = pa.json.read_json(pa.input_stream(str(source)))
+    else:
+        raise ConfigError(f"input={str(source)!r} is no .parquet, .jsonl or .jsonl.gz file")
+    if "text" not in table.schema.names:
+        raise PermanentDataError(f"{str(source)!r} has columns {table.schema.names}, expected one named 'text'")
+    n = table.num_rows
+    ids = [str(uuid.UUID(bytes=hashlib.blake2b(f"{source.name}\n{i}".encode(), digest_size=16).digest())) for i in range(n)]
+    defaults: dict[str, list[str | None]] = {
+        "doc_id": list(ids),
+        "url": [""] * n,
+        "crawl": [LOCAL] * n,
+        "warc_file": [source.name] * n,
+        "language": [None] * n,
+    }
+    for column, values in defaults.items():
+        if column not in table.schema.names:
+            table = table.append_column(column, pa.array(values, pa.large_string()))
+    wanted = ["text", *defaults]
+    return table.select(wanted).cast(pa.schema([(c, pa.large_string()) for c in wanted]))
+
+
+def _write(
+    stage: str, schema: pa.Schema, outputs: Iterator[StageOutput], source: Path, folder: Path
+) -> StageReport:
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    report = StageReport(stage=stage, crawl=LOCAL)
+    quarantined: list[QuarantinedInput] = []
+    paths = {name: folder / f"{name}.parquet.tmp" for name in ("kept", "removed")}
+    with pq.ParquetWriter(paths["kept"], schema) as kept, pq.ParquetWriter(paths["removed"], schema) as removed:
+        for output in outputs:
+            count_output(report, output)
+            kept.write_table(output.kept)
+            removed.write_table(output.removed)
+            quarantined += output.quarantine
+    report.seconds = round(time.monotonic() - started, 3)
+    for name, path in paths.items():
+        path.replace(folder / f"{name}.parquet")
+    rows = [
+        {"recipe": LOCAL, "crawl": LOCAL, "stage": stage, "warc_file": source.name, **_quarantine_row(q)}
+        for q in quarantined
+    ]
+    pq.write_table(rows_to_table(rows, QUARANTINE.schema), folder / "quarantine.parquet")
+    (folder / "report.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    return report
+
+
+def _quarantine_row(q: QuarantinedInput) -> dict[str, Any]:
+    return {
+        "where": q.where,
+        "url": q.url,
+        "reason": q.reason,
+        "message": q.message,
+        "first_bytes": q.first_bytes,
+        "n_bytes_lost": q.n_bytes_lost,
+    }

@@ -1,0 +1,68 @@
+"""Runs one crawl through a recipe in one process: what ``corpusmill refresh`` does, in the order of the DAG."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from corpusmill.errors import CorpusmillError
+from corpusmill.recipe import Recipe
+from corpusmill.runner import chain
+from corpusmill.runner.show import stored_report
+
+def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str], None]) -> dict[str, Any]:
+    """Takes a crawl from its files to the published corpus; an empty home is initialised first.
+
+    Returns:
+        The run's report (see `runner.report`).
+
+    Raises:
+        CorpusmillError: A stage failed; the run's report with the message is stored first.
+    """
+    chain.initialise([recipe.name])
+    run_id = f"refresh__{crawl}__{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}__{os.getpid()}"
+    planned = chain.plan(recipe.model_dump(mode="json"), crawl, run_id, source)
+    uri, shards = planned["plan"], planned["shards"]
+    if planned["already_published"]:
+        log(f"{crawl} is published already with the same inputs and settings: nothing to do")
+    try:
+        _stages(uri, shards, log)
+    except CorpusmillError as error:
+        chain.report(uri, "failed", str(error))
+        raise
+    chain.report(uri, "success")
+    return stored_report(chain.open_lakehouse(), uri)
+
+
+def _stages(uri: str, shards: list[str], log: Callable[[str], None]) -> None:
+    def mapped(stage: str) -> None:
+        for shard in shards:
+            chain.run_shard(uri, stage, shard, log)
+
+    mapped("ingest")
+    _say(log, "ingest", chain.commit(uri, "ingest"))
+    mapped("clean")
+    _say(log, "clean", chain.commit(uri, "clean"))
+    _say(log, "deduplicate", chain.deduplicate(uri))
+    mapped("refine_documents")
+    _say(log, "refine_documents", chain.commit(uri, "refine_documents"))
+    mapped("refine_chunks")
+    _say(log, "refine_chunks", chain.commit(uri, "refine_chunks"))
+    mapped("score")
+    _say(log, "score", chain.commit(uri, "score"))
+    _say(log, "select", chain.select(uri))
+    mapped("assemble")
+    _say(log, "assemble", chain.commit(uri, "assemble"))
+    outcome = chain.validate(uri)
+    log(f"validate: {outcome.get('n_checks', 0)} checks, {len(outcome['warnings'])} warnings")
+    for warning in outcome["warnings"]:
+        log(f"  warning: {warning}")
+    published = chain.publish(uri)
+    log(f"publish: {published['published']} documents, snapshot {published['snapshot']}, tag {published['tag']}")
+
+
+def _say(log: Callable[[str], None], stage: str, report: dict[str, Any]) -> None:
+    if report.get("skipped"):
+        log(f"{stage}: nothing to do")
+        return
+    log(f"{stage}: {report['documents_in']} documents in, {report['documents_kept']} kept, {report['seconds']:.1f} s")
