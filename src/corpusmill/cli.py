@@ -177,7 +177,7 @@ def _files(parsed: argparse.Namespace) -> int:
     from corpusmill.runner.chain import open_lakehouse
 
     table = open_lakehouse().table(f"{parsed.recipe}.corpus")
-    for file in table.all_data_files(parsed.tag):
+    for file in table.data_files(None, parsed.tag):
         _out(file.removeprefix("file://"))
     return 0
 

@@ -74,9 +74,7 @@ def _scores(lake: Lakehouse, plan: RunPlan, files: Sequence[str]) -> Iterator[tu
     yield from table.iter_groups(partition, groups=files, columns=list(SCORES.schema.names))
 
 
-def _joined(
-    texts: pa.Table, pages: pa.Table, documents: pa.Table, scores: pa.Table, fingerprint: str
-) -> pa.Table:
+def _joined(texts: pa.Table, pages: pa.Table, documents: pa.Table, scores: pa.Table, fingerprint: str) -> pa.Table:
     connection = duckdb.connect()
     try:
         for name, table in {"texts": texts, "pages": pages, "documents": documents, "scores": scores}.items():
@@ -97,4 +95,3 @@ select t.crawl, t.doc_id, p.url, t.language, d.language_score, t.text, length(t.
 from texts t join pages p using (doc_id) join documents d using (doc_id) left join scores s using (doc_id)
 order by t.language, t.doc_id
 """
-

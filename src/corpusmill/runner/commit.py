@@ -1,6 +1,6 @@
 """Commits a map stage: its shards become the partition, in one snapshot."""
 
-from typing import Any
+import logging
 
 from corpusmill.errors import ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
@@ -10,8 +10,12 @@ from corpusmill.report import StageReport, merge_reports
 from corpusmill.runner.map_stage import quarantine_partition
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import find_record, record_uri, write_record
-from corpusmill.runner.stage_tables import committed, stage_table
-from corpusmill.validation.checks import check_contract, documents_checks, pages_checks
+from corpusmill.runner.stage_tables import committed, input_table, stage_table
+from corpusmill.validation.checks import documents_checks, pages_checks
+from corpusmill.validation.contract import check_contract
+from corpusmill.validation.results import failure_lines
+
+log = logging.getLogger(__name__)
 
 _COMMITTED_TOGETHER = {"refine": ("refine_documents", "refine_chunks")}
 
@@ -72,19 +76,19 @@ def _commit_one(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
     place = stage_table(plan, stage)
     token, names = plan.token(place.key_name), [s.name for s in plan.shards]
     if committed(lake, plan, stage):
+        _check_contract(lake, plan, stage)
         report = stored_stage_report(lake, plan, stage) or StageReport(stage=stage, crawl=plan.crawl)
         report.skipped = True
         return report
     manifests = _manifests(lake, plan, stage, place.identifier)
     report = merge_shards(lake, plan, stage)
-    if len(manifests) == len(names):
-        _check_contract(plan, report)
     _commit_quarantine(lake, plan, stage)
     result = commit_partition(
         lake, place.identifier, place.partition, manifests, token, expected_shards=names, properties={}
     )
     report.skipped = result.already
     store_stage_report(lake, plan, report)
+    _check_contract(lake, plan, stage, sum(f.rows for m in manifests for f in m.files))
     return report
 
 
@@ -96,22 +100,36 @@ def _commit_quarantine(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
         commit_partition(lake, "ops.quarantine", partition, manifests, token, expected_shards=names, properties={})
 
 
-def _check_contract(plan: RunPlan, report: StageReport) -> None:
-    """Refuses pages or documents that no later stage could use (cheap checks on the counts)."""
-    checks = {"ingest": pages_checks, "clean": documents_checks}.get(report.stage)
-    if checks is None:
+def _check_contract(lake: Lakehouse, plan: RunPlan, stage: str, manifest_rows: int | None = None) -> None:
+    """Refuses pages or documents that no later stage could use; cheap, on counts and flags alone."""
+    if stage not in ("ingest", "clean"):
         return
-    metrics: dict[str, Any] = {
-        "documents_in": report.documents_in,
-        "documents_kept": report.documents_kept,
-        "kept_share": report.documents_kept / report.documents_in if report.documents_in else None,
-        "quarantined": sum(report.quarantined.values()),
-        **report.metrics,
+    pages, at = input_table(lake, plan, "ingest")
+    n_pages = pages.count(at)
+    metrics: dict[str, int] = {
+        "pages_rows": n_pages,
+        "manifest_rows": n_pages if manifest_rows is None else manifest_rows,
     }
-    failed = [r for r in check_contract(checks(plan.parsed_recipe().validation), metrics) if not r.passed]
-    critical = [r.sentence for r in failed if r.severity == "critical"]
-    report.metrics["contract_warnings"] = len(failed) - len(critical)
-    if critical:
+    checks = pages_checks()
+    if stage == "clean":
+        metrics |= _document_counts(lake, plan)
+        checks = documents_checks()
+    failed = [r for r in check_contract(checks, metrics) if not r.passed]
+    for result in failed:
+        log.warning("%s", result.sentence)
+    if critical := [r for r in failed if r.severity == "critical"]:
         raise ValidationFailedError(
-            f"{report.stage} of {plan.crawl} breaks its contract:\n" + "\n".join(f"  {line}" for line in critical)
+            f"{stage} of {plan.crawl} breaks its contract:\n" + "\n".join(failure_lines(critical))
         )
+
+
+def _document_counts(lake: Lakehouse, plan: RunPlan) -> dict[str, int]:
+    documents, at = input_table(lake, plan, "clean")
+    rows = documents.scan(at, columns=["kept", "drop_reason", "dedup_digest"])
+    kept = rows.filter(rows["kept"])
+    return {
+        "documents_rows": rows.num_rows,
+        "documents_kept_rows": kept.num_rows,
+        "kept_without_text_rows": kept["dedup_digest"].null_count,
+        "removed_without_reason_rows": rows["drop_reason"].null_count - kept["drop_reason"].null_count,
+    }

@@ -43,7 +43,9 @@ def _order(row: dict[str, Any]) -> tuple[bool, str]:
     return not readable, hashlib.blake2b(str(row["doc_id"]).encode(), digest_size=8).hexdigest()
 
 
-def _column_of(table: Any, partition: dict[str, str], file: str, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _column_of(
+    table: Any, partition: dict[str, str], file: str, rows: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     ids = pa.array([row["doc_id"] for row in rows], pa.large_string())
     for _, found in table.iter_groups(partition, groups=[file], columns=["doc_id", "url", "text"]):
         wanted = found.filter(pc.is_in(found["doc_id"], value_set=ids)).to_pylist()

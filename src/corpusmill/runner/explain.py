@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import pyarrow.compute as pc
+from pyiceberg.expressions import EqualTo
 
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.schema import RECIPE_TABLES
@@ -24,8 +24,9 @@ def explain(lake: Lakehouse, recipe: str, doc_id: str, crawl: str | None) -> dic
         for partition in table.partitions():
             if crawl is not None and partition["crawl"] != crawl:
                 continue
-            for row in table.scan(partition, filter=pc.field("doc_id") == doc_id).to_pylist():
-                rows.append({k: v for k, v in row.items() if v is not None} | {"content_key": table.partition_key(partition)})
+            for row in table.scan(partition, filter=EqualTo("doc_id", doc_id)).to_pylist():
+                shown = {k: v for k, v in row.items() if v is not None}
+                rows.append(shown | {"content_key": table.partition_key(partition)})
         found[spec.name] = rows
     found["published"] = bool(found["corpus"])
     return found

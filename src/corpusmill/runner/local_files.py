@@ -83,7 +83,9 @@ def read_documents(source: Path) -> pa.Table:
     if "text" not in table.schema.names:
         raise PermanentDataError(f"{str(source)!r} has columns {table.schema.names}, expected one named 'text'")
     n = table.num_rows
-    ids = [str(uuid.UUID(bytes=hashlib.blake2b(f"{source.name}\n{i}".encode(), digest_size=16).digest())) for i in range(n)]
+    ids = [
+        str(uuid.UUID(bytes=hashlib.blake2b(f"{source.name}\n{i}".encode(), digest_size=16).digest())) for i in range(n)
+    ]
     defaults: dict[str, list[str | None]] = {
         "doc_id": list(ids),
         "url": [""] * n,
@@ -98,9 +100,7 @@ def read_documents(source: Path) -> pa.Table:
     return table.select(wanted).cast(pa.schema([(c, pa.large_string()) for c in wanted]))
 
 
-def _write(
-    stage: str, schema: pa.Schema, outputs: Iterator[StageOutput], source: Path, folder: Path
-) -> StageReport:
+def _write(stage: str, schema: pa.Schema, outputs: Iterator[StageOutput], source: Path, folder: Path) -> StageReport:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     report = StageReport(stage=stage, crawl=LOCAL)

@@ -36,7 +36,9 @@ EXAMPLES_IN_MESSAGE = 5
 """Faults named in the message of a shard that fails for too many of them."""
 
 
-def run_shard(lake: Lakehouse, plan: RunPlan, stage: str, shard_name: str, progress: Progress = log.info) -> StageReport:
+def run_shard(
+    lake: Lakehouse, plan: RunPlan, stage: str, shard_name: str, progress: Progress = log.info
+) -> StageReport:
     """Runs one stage on one shard and leaves its manifest.
 
     Args:
@@ -190,7 +192,9 @@ def count_output(report: StageReport, output: StageOutput) -> None:
             removed.update(str(v) for v in output.removed[column].to_pylist())
             break
     report.removed = dict(sorted(removed.items()))
-    report.quarantined = dict(sorted((Counter(report.quarantined) + Counter(q.reason for q in output.quarantine)).items()))
+    report.quarantined = dict(
+        sorted((Counter(report.quarantined) + Counter(q.reason for q in output.quarantine)).items())
+    )
     for name, value in output.metrics.items():
         if name != "characters_in":
             report.metrics[name] = report.metrics.get(name, 0) + value
@@ -244,5 +248,3 @@ def _skipped(stage: str, plan: RunPlan, shard: Shard, stored: dict[str, Any]) ->
     report = StageReport.from_json(stored) if stored else StageReport(stage=stage, crawl=plan.crawl, shard=shard.name)
     report.skipped = True
     return report
-
-

@@ -232,7 +232,12 @@ def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: s
     write_record(lake, plan.uri(lake), plan.model_dump(mode="json"))
     log.info(
         "planned %s of recipe %s: %d files in %d shards, epoch %d, %d older crawls published",
-        crawl, recipe.name, len(files), len(plan.shards), plan.epoch, len(base),
+        crawl,
+        recipe.name,
+        len(files),
+        len(plan.shards),
+        plan.epoch,
+        len(base),
     )
     return plan
 

@@ -4,14 +4,11 @@ A record lies at a path fixed by what it describes and is written whole: a local
 """
 
 import json
-import os
-import uuid
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from corpusmill.errors import LakehouseError, Permanent
 from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.storage import read_whole, write_whole
 
 
 class RecordNotFoundError(LakehouseError, Permanent):
@@ -25,25 +22,13 @@ def record_uri(lake: Lakehouse, *parts: str) -> str:
 
 def write_record(lake: Lakehouse, uri: str, value: Any) -> None:
     """Writes a JSON record; readers see the old one or the new one, never half of it."""
-    data = json.dumps(value, sort_keys=True, ensure_ascii=True).encode()
-    if uri.startswith("file:"):
-        target = Path(unquote(urlparse(uri).path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-        scratch.write_bytes(data)
-        os.replace(scratch, target)
-        return
-    with lake.io.new_output(uri).create(overwrite=True) as stream:
-        stream.write(data)
+    write_whole(lake.io, uri, json.dumps(value, sort_keys=True, ensure_ascii=True).encode())
 
 
 def find_record(lake: Lakehouse, uri: str) -> Any | None:
     """Returns a record's value, or None where there is none."""
-    try:
-        with lake.io.new_input(uri).open() as stream:
-            return json.loads(stream.read())
-    except FileNotFoundError:
-        return None
+    data = read_whole(lake.io, uri)
+    return None if data is None else json.loads(data)
 
 
 def read_record(lake: Lakehouse, uri: str) -> Any:

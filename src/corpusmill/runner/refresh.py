@@ -10,6 +10,7 @@ from corpusmill.recipe import Recipe
 from corpusmill.runner import chain
 from corpusmill.runner.show import stored_report
 
+
 def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str], None]) -> dict[str, Any]:
     """Takes a crawl from its files to the published corpus; an empty home is initialised first.
 

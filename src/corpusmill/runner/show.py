@@ -38,7 +38,9 @@ def print_report(report: dict[str, Any], write: Callable[[str], None]) -> None:
         kept, chars = step["documents_kept"], step["characters_kept"]
         write(f"  {NAMES[step['stage']]:28}{kept:>10,} {_count(chars):>13}   {_reasons(step)}".rstrip())
     if report["quarantined"]:
-        write(f"  {report['quarantined']} inputs could not be processed; each is a row of ops.quarantine with its reason")
+        write(
+            f"  {report['quarantined']} inputs could not be processed; each is a row of ops.quarantine with its reason"
+        )
     for crawl, n in report["retracted"].items():
         write(f"  {n} documents of the newer crawl {crawl} were retracted: their older copy is published now")
     validation = report["validation"]
@@ -85,16 +87,16 @@ def _difference(before: str, after: str, limit: int = 16) -> list[str]:
 
 def print_how_to_read(lake: Lakehouse, recipe: str, write: Callable[[str], None]) -> None:
     """Writes where the corpus is and how pandas, DuckDB and datasets read it."""
-    files = lake.table(f"{recipe}.corpus").all_data_files()
+    files = lake.table(f"{recipe}.corpus").data_files(None)
     folder = files[0].split("/data/")[0] + "/data" if files else "(no files)"
     plain = folder.removeprefix("file://")
     write(f"\nThe corpus is the Iceberg table {recipe}.corpus: {len(files)} Parquet files below")
     write(f"  {folder}")
     write("Its live files are listed by `corpusmill files " + recipe + "`. Read it:")
     write("  pandas    import pandas as pd, subprocess")
-    write(f"            files = subprocess.run(['corpusmill', 'files', '{recipe}'], capture_output=True, text=True).stdout.split()")
+    write(f"            files = subprocess.check_output(['corpusmill', 'files', '{recipe}'], text=True).split()")
     write("            df = pd.concat(pd.read_parquet(f) for f in files)")
-    write("  DuckDB    duckdb.sql(f\"select language, count(*) from read_parquet({files}) group by all\")")
+    write('  DuckDB    duckdb.sql(f"select language, count(*) from read_parquet({files}) group by all")')
     write("  datasets  load_dataset('parquet', data_files=files, split='train', streaming=True)")
     write(f"The folder {plain} also holds files of earlier snapshots: take the list, not the folder.")
 

@@ -1,6 +1,5 @@
 """Audits the branch: invariants, counts that must agree, and drift against the last published crawl."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +16,10 @@ from corpusmill.runner.records import find_record, record_uri, write_record
 from corpusmill.runner.stage_tables import stage_table
 from corpusmill.schema import CORPUS
 from corpusmill.validation.checks import corpus_checks
+from corpusmill.validation.contract import with_previous
 from corpusmill.validation.metrics import corpus_metrics
-from corpusmill.validation.stage import ValidationResult, failure_message, validate
-
-SAMPLE_ROWS = 2_000
-"""Rows of the branch on which column expectations are checked one by one."""
+from corpusmill.validation.results import ValidationResult, failure_message
+from corpusmill.validation.stage import validate
 
 
 def audit(lake: Lakehouse, plan: RunPlan, branch: AuditBranch | None = None) -> dict[str, Any]:
@@ -76,19 +74,14 @@ def _metrics(lake: Lakehouse, plan: RunPlan, branch: str, *, reassembled: bool) 
     documents = lake.table(f"{plan.name}.documents").count({"crawl": plan.crawl})
     metrics["n_pages"] = documents
     metrics["kept_share"] = metrics["branch_rows"] / documents if documents else None
-    for key, value in _previous(lake, plan).items():
-        metrics[f"previous_{key}"] = value
-    return metrics
+    return with_previous(metrics, _previous(lake, plan))
 
 
-def _previous(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
-    """Returns the metrics of the published crawl just before this one in crawl order, {} where there is none."""
+def _previous(lake: Lakehouse, plan: RunPlan) -> dict[str, Any] | None:
+    """Returns the metrics of the published crawl just before this one in crawl order, None where there is none."""
     crawls = [p["crawl"] for p in lake.table(f"{plan.name}.corpus").partitions()]
     older = sorted((c for c in crawls if crawl_order(c) < crawl_order(plan.crawl)), key=crawl_order)
-    if not older:
-        return {}
-    stored = find_record(lake, metrics_uri(lake, plan.name, older[-1])) or {}
-    return {k: v for k, v in stored.items() if not re.match("previous_", k)}
+    return find_record(lake, metrics_uri(lake, plan.name, older[-1])) if older else None
 
 
 def _batches(lake: Lakehouse, plan: RunPlan, branch: str) -> Iterator[pa.Table]:
@@ -99,8 +92,8 @@ def _batches(lake: Lakehouse, plan: RunPlan, branch: str) -> Iterator[pa.Table]:
 
 
 def _sample(lake: Lakehouse, plan: RunPlan, branch: str) -> pa.Table:
-    """Returns at most `SAMPLE_ROWS` rows, evenly over the input files and the same on every run."""
-    per_file = max(1, SAMPLE_ROWS // max(1, len(plan.files)))
+    """Returns a bounded sample of rows, evenly over the input files and the same on every run."""
+    per_file = max(1, plan.parsed_recipe().validation.sample_documents // max(1, len(plan.files)))
     parts = [rows.slice(0, per_file) for rows in _batches(lake, plan, branch)]
     return pa.concat_tables(parts) if parts else CORPUS.schema.empty_table()
 
