@@ -25,8 +25,9 @@ class ScoringConfig(StageConfig):
     """Scores to compute; the first two and the greedy-hit count come from one forward pass, memorization decodes."""
     unit: Literal["document"] = "document"
     """What one score row describes; sums are stored, so windows of a document add up exactly."""
-    context: int = Field(default=2048, ge=2)
-    """Tokens in one window, the prefix included; longer documents are cut in windows that do not overlap."""
+    context: int | None = Field(default=None, ge=2)
+    """Tokens in one window, the prefix included; longer documents are cut in windows that do not overlap. None takes
+    the number of positions that the model was made for (the paper: 2048)."""
     prefix: Literal["none", "eod"] = "none"
     """``none`` leaves the first token of a window unscored (the paper); ``eod`` feeds the end-of-document token first
     and scores every token of the window."""
@@ -46,7 +47,7 @@ class ScoringConfig(StageConfig):
     @model_validator(mode="after")
     def _memorization_fits(self) -> Self:
         need = self.mem_prompt + self.mem_continuation + (self.prefix == "eod")
-        if "memorization" in self.metrics and need > self.context:
+        if "memorization" in self.metrics and self.context is not None and need > self.context:
             raise ValueError(
                 f"mem_prompt {self.mem_prompt} + mem_continuation {self.mem_continuation} do not fit in a context of "
                 f"{self.context} tokens; raise context or lower one of them"

@@ -165,8 +165,8 @@ class Manifest:
                 )
                 for name, item in values.pop("strata").items()
             }
-            lists = {name: tuple(values.pop(name, ())) for name in ("by", "warnings")}
-            return cls(strata=strata, **lists, **values)
+            by, warnings = tuple(values.pop("by", ())), tuple(values.pop("warnings", ()))
+            return cls(strata=strata, by=by, warnings=warnings, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"selection manifest {str(text)[:120]!r} is not readable ({error!r}); expected the JSON that a "

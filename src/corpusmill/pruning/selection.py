@@ -172,7 +172,7 @@ def _resolve_thresholds(histogram: Histogram, config: SelectionConfig, shards: S
         bounds: list[float | None] = []
         for q in threshold_quantiles(config.keep, config.which):
             bounds.append(None if q is None or not n else _quantile(cuts, name, *_positions(n, q, config.percentile)))
-        strata[name] = StratumCuts.between(*bounds, n_scored=n, n_unscored=histogram.n_unscored[name])
+        strata[name] = StratumCuts.between(bounds[0], bounds[1], n_scored=n, n_unscored=histogram.n_unscored[name])
     return _manifest(config, score_key, strata)
 
 

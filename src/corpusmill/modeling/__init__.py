@@ -1,0 +1,1 @@
+"""Loading, batching and training of language models, shared by refinement and pruning."""
