@@ -1,0 +1,1 @@
+"""Checks on what a run made, before anybody reads it."""
