@@ -1,0 +1,67 @@
+"""One DAG for each recipe: a crawl release goes from its files to the published corpus.
+
+The DAG id is ``corpus_refresh_<recipe>``, its runs are identified by crawl ids. History:
+``airflow backfill create --dag-id corpus_refresh_<recipe> --from-date 2024-01-01 --to-date 2024-12-31``.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG, Param
+
+import corpusmill_operators as mill
+from corpusmill.recipe import load_recipe
+
+RECIPES = Path(__file__).parent / "recipes"
+
+for file in sorted(RECIPES.glob("*.yaml")):
+    recipe = load_recipe(file)
+    with DAG(
+        dag_id=f"corpus_refresh_{recipe.name}",
+        description=f"One crawl release through recipe {recipe.name}",
+        doc_md=f"{recipe.description}\n\nRecipe: `dags/recipes/{file.name}`, fingerprint `{recipe.fingerprint()}`.",
+        schedule=mill.CrawlReleaseTimetable(mill.releases_of(recipe.source, RECIPES)),
+        start_date=datetime.combine(recipe.schedule.start_date, datetime.min.time(), tzinfo=UTC),
+        catchup=recipe.schedule.catchup,
+        max_active_runs=1,
+        tags=["corpusmill", recipe.name],
+        params={"crawl": Param(None, type=["null", "string"]), "source": Param(None, type=["null", "string"])},
+        default_args={
+            "owner": "corpusmill",
+            "retries": 3,
+            "retry_delay": timedelta(minutes=1),
+            "retry_exponential_backoff": 2.0,
+            "max_retry_delay": timedelta(minutes=30),
+            "execution_timeout": timedelta(hours=12),
+        },
+    ):
+        plan = mill.PlanRunOperator(task_id="plan", recipe=recipe.model_dump(mode="json"))
+        of = {"plan": plan.output["plan"]}
+        each = {**of, "map_index_template": mill.SHARD_LABEL}
+        model = {**each, "pool": mill.GPU_POOL, "execution_timeout": timedelta(hours=24)}
+        names = plan.output
+
+        ingest = mill.IngestCrawlOperator.partial(task_id="ingest", **each).expand(shard=names)
+        commit_pages = mill.CommitStageOperator(task_id="commit_pages", stage="ingest", **of)
+        clean = mill.CleanRulesOperator.partial(task_id="clean", **each).expand(shard=names)
+        commit_documents = mill.CommitStageOperator(task_id="commit_documents", stage="clean", **of)
+        deduplicate = mill.DeduplicateOperator(task_id="deduplicate", **of)
+        refine_documents = mill.RefineDocumentsOperator.partial(task_id="refine_documents", **model).expand(
+            shard=shards
+        )
+        commit_decisions = mill.CommitStageOperator(task_id="commit_decisions", stage="refine_documents", **of)
+        refine_chunks = mill.RefineChunksOperator.partial(task_id="refine_chunks", **model).expand(shard=names)
+        commit_refinements = mill.CommitStageOperator(task_id="commit_refinements", stage="refine_chunks", **of)
+        score = mill.ScoreUnitsOperator.partial(task_id="score", **model).expand(shard=names)
+        commit_scores = mill.CommitStageOperator(task_id="commit_scores", stage="score", **of)
+        select = mill.SelectUnitsOperator(task_id="select", **of)
+        assemble = mill.AssembleCorpusOperator.partial(task_id="assemble", **each).expand(shard=names)
+        commit_audit_branch = mill.CommitStageOperator(task_id="commit_audit_branch", stage="assemble", **of)
+        validate = mill.ValidateTableOperator(task_id="validate", **of)
+        publish = mill.PublishCorpusOperator(task_id="publish", outlets=[mill.corpus_asset(recipe.name)], **of)
+        report = mill.ReportRunOperator(task_id="report")
+
+        plan >> ingest >> commit_pages >> clean >> commit_documents >> deduplicate
+        deduplicate >> refine_documents >> commit_decisions >> refine_chunks >> commit_refinements
+        commit_refinements >> score >> commit_scores >> select
+        select >> assemble >> commit_audit_branch >> validate >> publish >> report

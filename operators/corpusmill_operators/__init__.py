@@ -1,0 +1,64 @@
+"""Airflow operators of corpusmill: one operator for each stage, a timetable with one run per crawl release.
+
+Names are loaded when they are first used, so that ``import corpusmill_operators`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from corpusmill_operators.assemble_corpus import AssembleCorpusOperator as AssembleCorpusOperator
+    from corpusmill_operators.assets import corpus_asset as corpus_asset
+    from corpusmill_operators.clean_rules import CleanRulesOperator as CleanRulesOperator
+    from corpusmill_operators.commit_stage import CommitStageOperator as CommitStageOperator
+    from corpusmill_operators.deduplicate import DeduplicateOperator as DeduplicateOperator
+    from corpusmill_operators.ingest_crawl import IngestCrawlOperator as IngestCrawlOperator
+    from corpusmill_operators.links import DataDocsLink as DataDocsLink
+    from corpusmill_operators.map_stage import SHARD_LABEL as SHARD_LABEL
+    from corpusmill_operators.plan_run import PlanRunOperator as PlanRunOperator
+    from corpusmill_operators.pools import GPU_POOL as GPU_POOL
+    from corpusmill_operators.publish_corpus import PublishCorpusOperator as PublishCorpusOperator
+    from corpusmill_operators.refine_chunks import RefineChunksOperator as RefineChunksOperator
+    from corpusmill_operators.refine_documents import RefineDocumentsOperator as RefineDocumentsOperator
+    from corpusmill_operators.releases import releases_of as releases_of
+    from corpusmill_operators.report_run import ReportRunOperator as ReportRunOperator
+    from corpusmill_operators.retries import RETRY_POLICY as RETRY_POLICY
+    from corpusmill_operators.score_units import ScoreUnitsOperator as ScoreUnitsOperator
+    from corpusmill_operators.select_units import SelectUnitsOperator as SelectUnitsOperator
+    from corpusmill_operators.timetable import CrawlReleaseTimetable as CrawlReleaseTimetable
+    from corpusmill_operators.validate_table import ValidateTableOperator as ValidateTableOperator
+
+_MODULE_OF = {
+    "AssembleCorpusOperator": "assemble_corpus",
+    "CleanRulesOperator": "clean_rules",
+    "CommitStageOperator": "commit_stage",
+    "CrawlReleaseTimetable": "timetable",
+    "DataDocsLink": "links",
+    "DeduplicateOperator": "deduplicate",
+    "GPU_POOL": "pools",
+    "IngestCrawlOperator": "ingest_crawl",
+    "PlanRunOperator": "plan_run",
+    "PublishCorpusOperator": "publish_corpus",
+    "RETRY_POLICY": "retries",
+    "RefineChunksOperator": "refine_chunks",
+    "RefineDocumentsOperator": "refine_documents",
+    "ReportRunOperator": "report_run",
+    "SHARD_LABEL": "map_stage",
+    "ScoreUnitsOperator": "score_units",
+    "SelectUnitsOperator": "select_units",
+    "ValidateTableOperator": "validate_table",
+    "corpus_asset": "assets",
+    "releases_of": "releases",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

@@ -1,0 +1,75 @@
+"""The base of all operators: what they share in logging, error messages, reports and retries.
+
+An operator is a thin shell: it holds settings that Airflow can template and show, and calls one function of
+`corpusmill.runner` inside `execute`. It loads nothing heavy when a DAG file is parsed.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from airflow.sdk import BaseOperator, Context
+
+from corpusmill_operators.retries import RETRY_POLICY
+
+ERROR_KEY = "error"
+"""XCom key under which a failing task leaves its message for `ReportRunOperator`."""
+MAX_ERROR_CHARS = 4_000
+"""Characters of a message that are kept; the task's log has all of it."""
+REASONS_SHOWN = 5
+"""Reasons that the summary line names."""
+
+
+class StageOperator(BaseOperator):
+    """Base of the operators. Subclasses implement `work`.
+
+    Reads and writes: whatever `work` does. Leaves a report of counts as XCom, never data.
+    Retried: by exception type (`corpusmill_operators.retries`) unless ``retry_policy`` is given.
+    """
+
+    template_fields: Sequence[str] = ("plan",)
+    ui_color: ClassVar[str] = "#e8f4ea"
+
+    def __init__(self, *, plan: str | None = None, retry_policy: Any = None, **kwargs: Any) -> None:
+        super().__init__(retry_policy=retry_policy or RETRY_POLICY, **kwargs)
+        self.plan = plan
+
+    @abstractmethod
+    def work(self, context: Context) -> dict[str, Any]:
+        """Does the work and returns its report: counts, names and addresses, at most a few kilobytes of JSON."""
+
+    def execute(self, context: Context) -> Any:
+        """Runs `work`, logs one line of counts and returns the report; a failure leaves its message as XCom."""
+        try:
+            report = self.work(context)
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS]
+            context["ti"].xcom_push(key=ERROR_KEY, value=message)
+            raise
+        self.log.info("%s", summary_line(self.task_id, report))
+        return report
+
+
+def crawl_of(context: Context) -> str:
+    """Returns the crawl id of a run: its partition key, else the parameter ``crawl``, else ""."""
+    return str(context.get("partition_key") or context["params"].get("crawl") or "")
+
+
+def summary_line(name: str, report: Mapping[str, Any]) -> str:
+    """Returns a report's counts as one line of the task's log."""
+    if report.get("skipped"):
+        return f"{name} {_where(report)}: the same content is there already, nothing to do"
+    if "documents_in" not in report:
+        shown = {k: v for k, v in report.items() if isinstance(v, str | int | float | bool)}
+        return f"{name}: " + ", ".join(f"{k}={v}" for k, v in shown.items())
+    parts = [f"{report['documents_in']} documents in, {report['documents_kept']} kept"]
+    for title in ("removed", "quarantined"):
+        reasons = report.get(title) or {}
+        if reasons:
+            top = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:REASONS_SHOWN]
+            parts.append(f"{sum(reasons.values())} {title} (" + ", ".join(f"{n} {r}" for r, n in top) + ")")
+    return f"{name} {_where(report)}: {', '.join(parts)}, {report.get('seconds', 0.0):.1f} s"
+
+
+def _where(report: Mapping[str, Any]) -> str:
+    return "/".join(str(report[key]) for key in ("crawl", "shard") if report.get(key))

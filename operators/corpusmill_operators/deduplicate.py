@@ -1,0 +1,22 @@
+"""Deduplication: within the crawl and against the published older crawls."""
+
+from typing import Any
+
+from airflow.sdk import Context
+
+from corpusmill_operators.base import StageOperator
+
+
+class DeduplicateOperator(StageOperator):
+    """Finds the crawl's duplicates and commits them.
+
+    Reads: ``<recipe>.documents`` of the crawl, and of the crawls in the plan's deduplication base. Writes:
+    ``<recipe>.duplicates``, one row per document that has a duplicate, naming its survivor. Retried: when another
+    commit was first. Second run: finds the commit key and does nothing.
+    """
+
+    def work(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - the interface of all operators
+        """Runs and commits the stage."""
+        from corpusmill.runner import chain
+
+        return chain.deduplicate(self.plan or "")

@@ -1,0 +1,58 @@
+"""The end of every run: one row that says how it went, also when it failed."""
+
+from typing import Any
+
+from airflow.exceptions import AirflowFailException
+from airflow.sdk import Context, TriggerRule
+
+from corpusmill_operators.base import ERROR_KEY, StageOperator
+
+FAILED = "failed"
+
+
+class ReportRunOperator(StageOperator):
+    """Writes the run's report and its row in ``ops.runs``, and makes the run red if any task failed.
+
+    Reads: the states of the run's tasks and the messages that failing tasks left. Writes: the report and ``ops.runs``.
+    Retried: when another commit was first. Second run: replaces the report of the same run. Its trigger rule is
+    ``all_done``, so it runs after a failure too and then fails itself, naming the first task that failed and why.
+
+    Args:
+        plan_task: Id of the `PlanRunOperator` whose plan is reported.
+    """
+
+    template_fields = ("plan_task",)
+
+    def __init__(self, *, plan_task: str = "plan", trigger_rule: str = TriggerRule.ALL_DONE, **kwargs: Any) -> None:
+        super().__init__(trigger_rule=trigger_rule, **kwargs)
+        self.plan_task = plan_task
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Writes the report, then fails if the run did."""
+        from corpusmill.runner import chain
+
+        ti = context["ti"]
+        message = self._first_failure(context)
+        plan = ti.xcom_pull(task_ids=self.plan_task, key="plan")
+        report: dict[str, Any] = {}
+        if plan:
+            report = chain.report(plan, FAILED if message else "success", message)
+        if message:
+            raise AirflowFailException(message)
+        return {k: report[k] for k in ("crawl", "state", "published", "tag", "quarantined") if k in report}
+
+    def _first_failure(self, context: Context) -> str:
+        """Returns what failed first in the order of the chain, and its message; "" where nothing failed."""
+        ti, dag = context["ti"], context["dag"]
+        states = ti.get_task_states(dag_id=dag.dag_id, run_ids=[context["run_id"]]).get(context["run_id"], {})
+        failed = {name for name, state in states.items() if state == FAILED}
+        for task in dag.topological_sort():
+            for name in sorted(failed):
+                index = name.removeprefix(f"{task.task_id}_")
+                if name != task.task_id and not (name != index and index.isdigit()):
+                    continue
+                where = {} if name == task.task_id else {"map_indexes": int(index)}
+                said = ti.xcom_pull(task_ids=task.task_id, key=ERROR_KEY, **where)
+                label = task.task_id if name == task.task_id else f"{task.task_id}[{index}]"
+                return f"{label} failed: {said or 'without a message (killed?); see its log'}"
+        return ""
