@@ -39,8 +39,16 @@ class TableSpec:
 
 
 # Every measure that the rules write, for every document, kept or not; null where a measure is not defined.
-# "gopher_quality" and the others are measured on the text each rule set sees in its preset's order.
+# Each is measured on the text its rule set would see if all rule sets before it had kept the document.
 RULE_MEASURES: tuple[str, ...] = (
+    "url_domain_listed",
+    "url_host_listed",
+    "url_listed",
+    "url_n_banned_words",
+    "url_n_soft_banned_words",
+    "url_n_banned_subwords",
+    "language_wanted_score",
+    "gopher_repetition_n_chars",
     "gopher_repetition_dup_para_frac",
     "gopher_repetition_dup_para_char_frac",
     "gopher_repetition_dup_line_frac",
@@ -65,8 +73,10 @@ RULE_MEASURES: tuple[str, ...] = (
     "c4_n_lines",
     "c4_n_lines_removed",
     "c4_n_sentences",
-    "c4_has_lorem_ipsum",
-    "c4_has_curly_bracket",
+    "c4_lorem_ipsum_line",
+    "c4_curly_bracket_line",
+    "c4_n_bad_words",
+    "fineweb_n_lines",
     "fineweb_line_punct_ratio",
     "fineweb_short_line_ratio",
     "fineweb_char_dup_ratio",

@@ -1,0 +1,210 @@
+"""The stage that measures every rule on every document, decides, and rewrites the text of kept documents.
+
+Each rule set is measured on the text that it would see if all rule sets before it had kept the document: C4 rewrites
+the text, so what comes after C4 in the preset sees the rewritten text. A document is measured to the end whatever its
+first failing rule.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from corpusmill.batches import rows_to_table
+from corpusmill.rules import bad_words, c4, fineweb, gopher_quality, gopher_repetition, pii
+from corpusmill.rules.config import RulesConfig
+from corpusmill.rules.decision import Decision, decide_with
+from corpusmill.rules.language import ENGLISH, UNKNOWN_LANGUAGE, Identified, LanguageIdentifier
+from corpusmill.rules.segment import Segmenter, Words
+from corpusmill.rules.url import UrlRules, load_url_rules
+from corpusmill.schema import DOCUMENTS, RULE_MEASURES, text_digest
+from corpusmill.stage import StageOutput
+
+log = logging.getLogger(__name__)
+
+Measures = dict[str, float | None]
+
+
+@dataclass
+class Measured:
+    """A document on its way through the rule sets.
+
+    Attributes:
+        text: The text as the next rule set sees it.
+        identified: Its language.
+        measures: Every measure so far; null where not defined.
+        error: First rule set that failed on it, None if none did.
+        words: Words of ``text``, once they are needed.
+    """
+
+    text: str
+    identified: Identified = UNKNOWN_LANGUAGE
+    measures: Measures = field(default_factory=lambda: dict.fromkeys(RULE_MEASURES))
+    error: str | None = None
+    words: Words | None = None
+
+
+class CleanStage:
+    """Rule cleaning: language, URL lists, heuristic rules, masking. See `RulesConfig` for what applies to whom.
+
+    A rule that raises on a document removes it with the reason ``error.<rule set>``; its other measures are kept.
+
+    Args:
+        config: The settings.
+    """
+
+    name = "clean"
+    input_columns = ("crawl", "doc_id", "url", "warc_file", "text")
+    output_schema: pa.Schema = DOCUMENTS.schema
+
+    def __init__(self, config: RulesConfig) -> None:
+        self.config = config
+        self._preset = config.resolved()
+        self._ready = False
+
+    def setup(self) -> None:
+        """Loads the tokenizer, the language model and the lists.
+
+        Raises:
+            ConfigError: A model or list file is absent or has another digest.
+        """
+        config = self.config
+        self._segmenter = Segmenter()
+        self._language = LanguageIdentifier(config.language_model, config.language_max_chars)
+        self._url: UrlRules | None = load_url_rules(config)
+        self._bad_words = bad_words.load_bad_words(config.bad_words)
+        self._wanted = None if config.languages is None else frozenset(config.languages)
+        self._measurers: dict[str, Callable[[Measured], None]] = {
+            "gopher_repetition": self._measure_gopher_repetition,
+            "gopher_quality": self._measure_gopher_quality,
+            "c4": self._measure_c4,
+            "fineweb": self._measure_fineweb,
+        }
+        self._ready = True
+
+    def process(self, batch: pa.Table) -> StageOutput:
+        """Returns kept and removed documents with all measures."""
+        if not self._ready:
+            self.setup()
+        kept: list[dict[str, Any]] = []
+        removed: list[dict[str, Any]] = []
+        for page in batch.select(list(self.input_columns)).to_pylist():
+            row = self._document(page)
+            (kept if row["kept"] else removed).append(row)
+        metrics = {
+            "n_pii": float(sum(row["n_pii"] for row in kept)),
+            "n_errors": float(sum(1 for row in removed if row["drop_reason"].startswith("error."))),
+        }
+        return StageOutput(
+            kept=rows_to_table(kept, self.output_schema),
+            removed=rows_to_table(removed, self.output_schema),
+            metrics=metrics,
+        )
+
+    def measure(self, text: str, url: str = "") -> Measured:
+        """Returns every measure of a document and its text as C4 rewrites it; never raises on any text."""
+        if not self._ready:
+            self.setup()
+        document = Measured(text)
+        self._guard("url", document, lambda d: self._measure_url(d, url))
+        self._guard("language", document, self._measure_language)
+        for rule_set in self._preset.rule_sets:
+            if rule_set in self._measurers:
+                self._guard(rule_set, document, self._measurers[rule_set])
+        return document
+
+    def _document(self, page: dict[str, Any]) -> dict[str, Any]:
+        """Returns the row of one page."""
+        document = self.measure(page["text"], page["url"])
+        language = {"language": document.identified.language, "language_score": document.identified.score}
+        decision = decide_with({**document.measures, **language}, self.config, self._preset)
+        n_pii = 0
+        if decision.kept and document.error is None and self.config.pii:
+            n_pii = self._mask(document)
+        if document.error is not None:
+            decision = Decision(False, f"error.{document.error}")
+        row: dict[str, Any] = {
+            **{name: page[name] for name in ("crawl", "doc_id", "url", "warc_file")},
+            **language,
+            **document.measures,
+            "n_chars_raw": len(page["text"]),
+            "n_chars": len(document.text),
+            "n_pii": n_pii,
+            "kept": decision.kept,
+            "drop_reason": decision.reason,
+        }
+        if decision.kept:
+            row["text"] = document.text
+            row["dedup_digest"] = text_digest(" ".join(document.text.split()))
+        return row
+
+    def _guard(self, rule_set: str, document: Measured, measure: Callable[[Measured], None]) -> None:
+        """Runs one rule set; a failure is recorded on the document."""
+        try:
+            measure(document)
+        except MemoryError:
+            raise
+        except Exception:  # a tokenizer or model may raise anything on hostile text; it costs that text only
+            log.debug("rule set %s failed on a document", rule_set, exc_info=True)
+            document.error = document.error or rule_set
+
+    def _mask(self, document: Measured) -> int:
+        found = 0
+
+        def run(measured: Measured) -> None:
+            nonlocal found
+            measured.text, found = pii.mask(measured.text)
+
+        self._guard("pii", document, run)
+        return found
+
+    def _is_english(self, document: Measured) -> bool:
+        """Returns whether English-only rules apply."""
+        return self.config.english_rules == "all" or document.identified.language in ENGLISH
+
+    def _words(self, document: Measured) -> Words:
+        """Returns the words of the document's present text, tokenised once."""
+        if document.words is None:
+            document.words = self._segmenter.words(document.text)
+        return document.words
+
+    def _measure_url(self, document: Measured, url: str) -> None:
+        if self._url is not None:
+            document.measures.update(self._url.measure(url))
+
+    def _measure_language(self, document: Measured) -> None:
+        document.identified = self._language.identify(document.text, self._wanted)
+        document.measures["language_wanted_score"] = document.identified.wanted_score
+
+    def _measure_gopher_repetition(self, document: Measured) -> None:
+        document.measures.update(gopher_repetition.line_measures(document.text))
+        if self._is_english(document):
+            words = self._words(document).words
+            document.measures.update(gopher_repetition.n_gram_measures(document.text, words))
+
+    def _measure_gopher_quality(self, document: Measured) -> None:
+        document.measures.update(gopher_quality.line_measures(document.text))
+        if self._is_english(document):
+            document.measures.update(gopher_quality.word_measures(document.text, self._words(document)))
+
+    def _measure_c4(self, document: Measured) -> None:
+        lines = self._preset.c4_lines
+        assert lines is not None, f"preset {self._preset.name!r} has C4 rules but no line rules"
+        if self._is_english(document):
+            rewritten = c4.rewrite(document.text, lines, self._segmenter.n_sentences)
+            document.measures.update(rewritten.measures)
+            if rewritten.text != document.text:
+                document.text, document.words = rewritten.text, None
+        if self._bad_words:
+            pattern = self._bad_words.get(document.identified.language or "")
+            document.measures.update(bad_words.measure(document.text, pattern))
+
+    def _measure_fineweb(self, document: Measured) -> None:
+        document.measures.update(fineweb.line_measures(document.text))
+        if self._is_english(document):
+            n_words = (
+                len(document.words.words) if document.words is not None else self._segmenter.n_words(document.text)
+            )
+            document.measures.update(fineweb.word_measures(document.text, n_words))
