@@ -1,0 +1,1 @@
+"""Reading crawls: manifests, downloads, WARC, WET and ARC files, and extraction of text from pages."""
