@@ -108,6 +108,9 @@ def load_causal_lm(
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it would fill task logs
 
     if dtype not in DTYPES:
         raise ModelError(f"dtype={dtype!r} is not supported; expected one of {DTYPES}")
