@@ -27,15 +27,15 @@ class RefinerConfig(StageConfig):
     revision: str | None = None
     """Hub revision (branch, tag or commit); give a commit to pin it. None: the hub's default branch."""
     sha256: str | None = None
-    """Expected digest of a local model folder (see `corpusmill.prox.refiner.folder_digest`); None: not checked."""
+    """Expected digest of a local model folder (`corpusmill.prox.refiner.folder_digest`); None: not checked."""
     mode: Literal["strict", "compat"] | None = None
     """How output is parsed and executed. None: ``compat`` for ``gair-prox/*``, ``strict`` for all others."""
     prompt_ids: Literal["compat", "sft"] = "compat"
     """Token ids around the prompt: ``compat`` as the official inference code, ``sft`` as at training (one BOS)."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Weights and activations. The official pipeline ran in float16; a CPU wants float32."""
-    device: str = "cpu"
-    """Torch device, for instance ``cpu`` or ``cuda``."""
+    device: str = "auto"
+    """Torch device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for the first GPU, else the CPU."""
     batch_tokens: Annotated[int, Field(ge=1)] = 16_384
     """Padded tokens per forward pass at most; one sequence longer than that runs alone."""
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from corpusmill.prox.chunking import join_chunks, join_outputs, split_text
+from corpusmill.prox.chunking import Chunk, join_chunks, join_outputs, split_text
 from corpusmill.prox.program import Mode
 from corpusmill.prox.program_execution import ChunkProgram, ExecutionSettings, decide_document, execute
 from corpusmill.prox.prompts import render_prompt
@@ -111,7 +111,9 @@ def _prompt_ids(case: Mapping[str, Any], tokenizer: Path) -> list[int]:
     encoder = load_tokenizer(tokenizer.parent).encoder
     if case["stage"] == "prompt_doc":
         return encoder.document_ids(case["input"], "compat", 2000)[0]
-    return [encoder.bos, encoder.bos, *encoder.encode(render_prompt(case["input"]))]
+    _, *lines, _ = case["input"].split("\n")  # "[doc]", numbered lines, "[/doc]"
+    chunk = Chunk(0, tuple(line.removeprefix(f"[{number:03d}]") for number, line in enumerate(lines)))
+    return encoder.chunk_ids([encoder.encode(line) for line in lines], chunk, "compat")
 
 
 _CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {

@@ -114,6 +114,7 @@ class ExecutionResult:
         reason: Reason code of the document.
         operations: Operations that ran; empty where the programs were rejected.
         chunks: One result for each chunk program, in order.
+        n_calls: Calls that were parsed, keep flags included.
         n_errors: Errors over all chunks.
         n_normalize_misses: `normalize` calls whose source did not occur.
         n_tiny_sources: `normalize` calls that strict mode refused for a source under 2 non-blank characters.
@@ -126,6 +127,7 @@ class ExecutionResult:
     reason: str
     operations: tuple[ExecutedOperation, ...] = ()
     chunks: tuple[ChunkResult, ...] = ()
+    n_calls: int = 0
     n_errors: int = 0
     n_normalize_misses: int = 0
     n_tiny_sources: int = 0
@@ -201,7 +203,9 @@ class _Edit:
         return "\n".join(line for line, gone in zip(self.lines, self.removed, strict=True) if not gone)
 
     def remove(self, chunk: int, first: int, last: int, name: str) -> None:
-        """Removes a range that lies inside the text; an empty range is recorded with nothing applied."""
+        """Removes a range, clipped to the text; an empty range is recorded with nothing applied."""
+        first = min(max(first, 0), len(self.lines))
+        last = max(min(last, len(self.lines) - 1), -1)
         n_characters = 0
         gone = self.removed.find(0, first, last + 1) if first <= last else -1
         while gone >= 0:  # each line is visited once over all calls: ranges may overlap as often as they like
@@ -242,7 +246,7 @@ class _CompatEdit(_Edit):
             if isinstance(op, RemoveAll):
                 self.remove(chunk, 0, n_lines - 1, "remove_all")
             else:
-                self.remove(chunk, max(0, op.first), min(n_lines - 1, op.last), "remove_lines")
+                self.remove(chunk, op.first, op.last, "remove_lines")
         for chunk in _out_of_range([(op, chunk) for chunk, op in removals if isinstance(op, RemoveLines)], n_lines):
             self.errors[chunk] += 1
         self.rejected = [sum(self.errors) >= max_errors] * len(chunk_programs)
@@ -308,6 +312,7 @@ def _pass_gates(
         reason=EDITED,
         operations=tuple(edit.operations),
         chunks=_chunk_results(edit, chunk_programs),
+        n_calls=sum(len(program.ops) for program in edit.programs),
         n_errors=sum(edit.errors),
         n_normalize_misses=sum(op.op == "normalize" and not op.n_applied for op in edit.operations),
         n_tiny_sources=edit.tiny,

@@ -38,14 +38,14 @@ class PromptEncoder:
 
     Attributes:
         encode: Ids of a text, without BOS and EOS, markup literals as plain text.
-        bos: Id of the BOS token.
+        bos: Id of the BOS token, None where the model has none.
         marked_bracket: Id of ``[`` behind the space mark, None where the vocabulary has no such piece.
         plain_bracket: Id of ``[`` without a space mark, None where there is none.
         newline: Id of a line feed, None where it is no single piece.
     """
 
     encode: Callable[[str], list[int]]
-    bos: int
+    bos: int | None
     marked_bracket: int | None = None
     plain_bracket: int | None = None
     newline: int | None = None
@@ -58,14 +58,14 @@ class PromptEncoder:
         """
         ids = self.encode(render_prompt(text))
         if style == "sft":
-            ids = [self.bos, *ids]
+            ids = self._behind_bos(ids, 1)
             if len(ids) <= limit:
                 return ids, False
             tail = self.encode(_TAIL.strip())
             return ids[: max(1, limit - len(tail))] + tail, True
         if ids and ids[0] == self.marked_bracket and self.plain_bracket is not None:
             ids[0] = self.plain_bracket  # the slow tokenizer of the official code put no space mark behind BOS
-        ids = [self.bos, *ids]
+        ids = self._behind_bos(ids, 1)
         return ids[:limit], len(ids) > limit
 
     def chunk_ids(self, line_ids: list[list[int]] | None, chunk: Chunk, style: PromptIds) -> list[int]:
@@ -79,7 +79,10 @@ class PromptEncoder:
         ids = self._assembled(line_ids) if line_ids is not None else None
         if ids is None:
             ids = self.encode(render_prompt(render_chunk(chunk)))
-        return [self.bos, *ids] if style == "sft" else [self.bos, self.bos, *ids]
+        return self._behind_bos(ids, 1 if style == "sft" else 2)
+
+    def _behind_bos(self, ids: list[int], n: int) -> list[int]:
+        return ids if self.bos is None else [self.bos] * n + ids
 
     def _assembled(self, line_ids: list[list[int]]) -> list[int] | None:
         """Returns the prompt from ids of its lines, None where this vocabulary does not allow it."""

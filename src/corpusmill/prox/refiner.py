@@ -100,31 +100,66 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def checked_model(config: DocRefinementConfig | ChunkRefinementConfig) -> tuple[str, str]:
-    """Returns the model's id for tables and its refiner fingerprint, after checking its digest.
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model that was found.
 
-    The id is ``folder-name@first 12 hex digits`` for a local folder or file and ``hub/id@revision`` otherwise.
+    Attributes:
+        place: Local folder or file; None for a hub model that is not fetched yet.
+        model_id: ``name@first 12 hex digits`` of a local model's digest, ``hub/id@revision`` otherwise.
+        fingerprint: 16 hex digits over the weights (or hub id and revision) and the settings that can change output.
+    """
+
+    place: Path | None
+    model_id: str
+    fingerprint: str
+
+
+def resolve_model(config: DocRefinementConfig | ChunkRefinementConfig) -> ResolvedModel:
+    """Returns where the settings' model is and what identifies it; reads a local model once for its digest.
 
     Raises:
         ConfigError: ``sha256`` is set and differs, or is set for a hub id (which a revision pins).
+        ModelError: A bundled model or a folder does not exist.
     """
-    path = Path(config.model).expanduser()
-    if not path.exists():
+    settings = config.model_copy(update={"model": "", "sha256": None}).fingerprint()
+    place = _local_place(config.model)
+    if place is None:
         if config.sha256 is not None:
             raise ConfigError(
-                f"sha256={config.sha256!r} is set but model={config.model!r} is no local folder; "
-                "pin a hub model by its revision (a commit)"
+                f"sha256={config.sha256!r} is set but model={config.model!r} is a hub id; pin it by revision (a commit)"
             )
-        revision = config.revision or "main"
-        return f"{config.model}@{revision}", fingerprint([config.model, revision, config.fingerprint()])
-    digest = folder_digest(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+        model_id = f"{config.model}@{config.revision or 'main'}"
+        return ResolvedModel(None, model_id, fingerprint([model_id, settings]))
+    digest = folder_digest(place) if place.is_dir() else hashlib.sha256(place.read_bytes()).hexdigest()
     if config.sha256 is not None and config.sha256 != digest:
         raise ConfigError(
-            f"model={path.name!r} has sha256={digest!r}, the settings expect {config.sha256!r}; "
-            "the folder was changed, or the settings name another version"
+            f"model={place.name!r} has sha256={digest!r}, the settings expect {config.sha256!r}; "
+            "its files were changed, or the settings name another version"
         )
-    settings = config.model_copy(update={"model": "", "sha256": None}).fingerprint()
-    return f"{path.name}@{digest[:12]}", fingerprint([digest, settings])
+    return ResolvedModel(place, f"{place.name}@{digest[:12]}", fingerprint([digest, settings]))
+
+
+def _local_place(model: str) -> Path | None:
+    """Returns the folder or file of a model that is no hub id, else None."""
+    from corpusmill.modeling.load import BUNDLED, model_folder
+
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    if model.startswith((BUNDLED, "/", ".", "~")):
+        return model_folder(model)
+    return None
+
+
+def _labeller_folder(config: DocRefinementConfig | ChunkRefinementConfig) -> Path:
+    place = resolve_model(config).place
+    if place is None:
+        raise ConfigError(
+            f"model={config.model!r} is no folder; a labeller is a local folder or bundled:NAME, as "
+            "`corpusmill build-refiner` writes it"
+        )
+    return place
 
 
 def load_doc_refiner(config: DocRefinementConfig) -> DocRefiner:
@@ -137,8 +172,7 @@ def load_doc_refiner(config: DocRefinementConfig) -> DocRefiner:
     if config.backend == "labeller":
         from corpusmill.prox.line_labeller import LabellerDocRefiner
 
-        checked_model(config)
-        return LabellerDocRefiner(Path(config.model).expanduser(), config.threshold)
+        return LabellerDocRefiner(_labeller_folder(config), config.threshold)
     if config.backend == "scripted":
         from corpusmill.prox.scripted_refiner import ScriptedDocRefiner
 
@@ -158,8 +192,7 @@ def load_chunk_refiner(config: ChunkRefinementConfig) -> ChunkRefiner:
     if config.backend == "labeller":
         from corpusmill.prox.line_labeller import LabellerChunkRefiner
 
-        checked_model(config)
-        return LabellerChunkRefiner(Path(config.model).expanduser(), config.threshold)
+        return LabellerChunkRefiner(_labeller_folder(config), config.threshold)
     if config.backend == "scripted":
         from corpusmill.prox.scripted_refiner import ScriptedChunkRefiner
 
