@@ -46,9 +46,7 @@ for file in sorted(RECIPES.glob("*.yaml")):
         clean = mill.CleanRulesOperator.partial(task_id="clean", **each).expand(shard=names)
         commit_documents = mill.CommitStageOperator(task_id="commit_documents", stage="clean", **of)
         deduplicate = mill.DeduplicateOperator(task_id="deduplicate", **of)
-        refine_documents = mill.RefineDocumentsOperator.partial(task_id="refine_documents", **model).expand(
-            shard=shards
-        )
+        refine_documents = mill.RefineDocumentsOperator.partial(task_id="refine_documents", **model).expand(shard=names)
         commit_decisions = mill.CommitStageOperator(task_id="commit_decisions", stage="refine_documents", **of)
         refine_chunks = mill.RefineChunksOperator.partial(task_id="refine_chunks", **model).expand(shard=names)
         commit_refinements = mill.CommitStageOperator(task_id="commit_refinements", stage="refine_chunks", **of)
