@@ -18,7 +18,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot, ancestors_of
 
 import corpusmill
-from corpusmill.errors import LakehouseError, Permanent, SupersededError
+from corpusmill.errors import CommitConflict, LakehouseError, Permanent, SupersededError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.epochs import check_epoch
 from corpusmill.lakehouse.shards import RunToken, ShardFile, ShardManifest
@@ -147,13 +147,37 @@ def commit_partition(
     return replace(result, attempts=attempts)
 
 
+def claim_partition(
+    lake: Lakehouse, identifier: str, partition: Mapping[str, str], token: RunToken
+) -> CommitResult | None:
+    """Returns the commit of the token's key where the partition holds it, and fences older runs out; else None.
+
+    For a run that finds its result there and does nothing: without the claim, an older run of the same recipe and crawl
+    that was paused just before its commit could still replace the content. No snapshot is made.
+
+    Raises:
+        SupersededError: A newer run took over.
+    """
+
+    def change(table: Table, transaction: Transaction) -> CommitResult | None:
+        lake_table = LakeTable(identifier, table)
+        _check_fences(lake, lake_table, partition, token, MAIN)
+        found = _committed(lake_table, partition, token, MAIN)
+        if found is not None:
+            _claim(transaction, lake_table, partition, token, MAIN)
+        return found
+
+    return transact(lake, identifier, change)[0]
+
+
 def swap_files(
     lake: Lakehouse, identifier: str, partition: Mapping[str, str], old: Collection[str], new: Sequence[str]
 ) -> int:
     """Replaces a partition's files on main by others with the same rows, and returns the snapshot; key and epoch stay.
 
     Raises:
-        FilesRefusedError: The new files hold another number of rows, or the partition no longer has the old files.
+        FilesRefusedError: The new files hold another number of rows.
+        CommitConflict: The partition no longer has the old files.
     """
     files: list[DataFile] = []
 
@@ -161,8 +185,8 @@ def swap_files(
         lake_table = LakeTable(identifier, table)
         live = live_files(lake_table, partition, MAIN)
         if {f.file_path for f in live} != set(old):
-            raise FilesRefusedError(
-                f"{identifier} {dict(partition)}: the partition was replaced while it was compacted"
+            raise CommitConflict(
+                f"{identifier} {dict(partition)}: the partition was replaced while it was compacted; compact it again"
             )
         if not files:
             files.extend(read_footers(lake_table, partition, list(new)))

@@ -5,6 +5,7 @@ table and shard and is written whole, so of several attempts at a shard the last
 others' files are orphans. Manifests are plain JSON, never pickled pyiceberg objects (equal if their paths are).
 """
 
+import datetime as dt
 import json
 import uuid
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ class RunToken:
         run_id: The orchestrator's run id.
         epoch: Fencing number from `epochs.take_epoch`.
         key: Commit key: identifies the content (design decision 9).
-        versions: Versions for the snapshot properties: ``corpusmill`` (code), ``config`` (settings fingerprint), models.
+        versions: For the snapshot properties: ``corpusmill`` (code), ``config`` (settings fingerprint), models.
     """
 
     recipe: str
@@ -281,10 +282,21 @@ def find_manifest(lake: Lakehouse, table: str, run: RunToken, shard: str) -> Sha
     data = read_whole(lake.io, location)
     if data is None:
         return None
-    write_whole(lake.io, location, data)
     manifest = ShardManifest.from_json(json.loads(data))
-    whole = all(file_size(lake.io, f.path) == f.bytes for f in manifest.files)
-    return manifest if whole else None
+    if any(file_size(lake.io, f.path) != f.bytes for f in manifest.files):
+        return None
+    write_whole(lake.io, location, data)
+    return manifest
+
+
+def young_manifests(lake: Lakehouse, table: str, since: dt.datetime) -> list[ShardManifest]:
+    """Returns the manifests of a table, of any run, that were written or relied on since a time."""
+    found = []
+    for stored in list_files(lake.io, f"{lake.settings.warehouse}/_runs"):
+        ours = stored.location.endswith(".json") and stored.location.split("/")[-2] == quote(table, safe="")
+        if ours and stored.modified >= since and (data := read_whole(lake.io, stored.location)) is not None:
+            found.append(ShardManifest.from_json(json.loads(data)))
+    return found
 
 
 def read_manifests(lake: Lakehouse, table: str, run: RunToken) -> list[ShardManifest]:
