@@ -1,0 +1,174 @@
+"""Builds a line labeller: from labelled pages to a measured model folder.
+
+A model folder holds the weights, the command that made them, digests of the training data and the quality on dev pages,
+measured on the stored weights through parser and executor. It appears whole or not at all.
+"""
+
+import hashlib
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corpusmill.prox.document_head import DocumentHead
+from corpusmill.prox.document_head_training import drop_share, read_judged_documents, train_document_head
+from corpusmill.prox.labelled_pages import LabelledPage, main_content_pages, read_labelled_pages
+from corpusmill.prox.labeller_folder import published_folder, save_labeller
+from corpusmill.prox.line_labeller import LabellerChunkRefiner
+from corpusmill.prox.line_network import NetworkShape
+from corpusmill.prox.line_training import THRESHOLD, Budget, Progress, examples_of, train_network
+from corpusmill.prox.refiner_evaluation import evaluate_pages, remove_nothing
+
+MAIN_CONTENT_SHARE = 0.1
+"""Share of training windows cut from main-content text. Measured: .35 lost .05 keep-F1 on full text, 0 lost .01 on main
+content."""
+DEMO_STEPS, DEMO_SEED = 360, 0
+_TRAIN, _DEV = Path("refine/train.jsonl.gz"), Path("refine/dev.jsonl.gz")
+_JUDGED, _CRAWLS = Path("oracles/dclm_human_quality.jsonl.gz"), Path("crawls")
+
+
+def train_labeller(
+    train_file: Path,
+    dev_file: Path,
+    out_dir: Path,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    progress: Progress = lambda _: None,
+    crawls: Path | None = None,
+    judged_documents: Path | None = None,
+    shape: NetworkShape | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains, measures and writes a line labeller; returns its measured quality as it stands in ``config.json``.
+
+    Args:
+        train_file: Labelled pages (JSON lines with ``lines``, ``remove``, ``unsure``, ``domain``, ``tier``).
+        dev_file: Labelled pages of other domains; they choose the checkpoint and are measured.
+        out_dir: Model folder to write; a model that stands there is replaced at the end.
+        minutes: Training time, without dev evaluations; or
+        steps: Number of steps: with a seed the same weights on every run of one machine.
+        seed: Seeds everything random.
+        progress: Called with one line of text for each dev evaluation.
+        crawls: Crawl folder with the pages' records; then main-content texts of the pages are trained on and measured.
+        judged_documents: JSON lines with ``text`` and ``label``; then a document head is trained.
+        shape: Sizes of the network; None: those of the shipped model.
+        command: How to make the model again, as it will stand in ``config.json``; None: derived from the arguments.
+
+    Raises:
+        ConfigError: Not exactly one of ``minutes`` and ``steps`` is above 0, or ``out_dir`` is no model folder.
+        PermanentDataError: A file is not in its format.
+        ModelError: Training diverged.
+    """
+    budget = Budget(steps, minutes)
+    train, dev = read_labelled_pages(train_file), read_labelled_pages(dev_file)
+    texts = [train] if crawls is None else [train, main_content_pages(train, crawls)]
+    dev_texts = [dev] if crawls is None else [dev, main_content_pages(dev, crawls)]
+    shares = [1.0] if crawls is None else [1 - MAIN_CONTENT_SHARE, MAIN_CONTENT_SHARE]
+    groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
+    trained = train_network(
+        [group for group in groups if group[1]],
+        [examples for pages in dev_texts if (examples := examples_of(pages))],
+        shape or NetworkShape(),
+        budget,
+        seed,
+        progress,
+    )
+    head, document_quality = None, None
+    if judged_documents is not None:
+        head, document_quality = train_document_head(read_judged_documents(judged_documents), texts[-1], seed)
+        document_quality |= _drop_shares(head, dev, dev_texts[-1])
+    training = {
+        "command": command or _command(train_file, dev_file, minutes, steps, seed),
+        "seed": seed,
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "torch": torch.__version__,
+        "data_sha256": _digests([train_file, dev_file, judged_documents]),
+        "main_content_pages": 0 if crawls is None else len(texts[1]),
+        "dev_domains_in_training": len({p.domain for p in train if p.domain} & {p.domain for p in dev}),
+    }
+    quality: dict[str, Any] = {}
+
+    def write(folder: Path) -> None:
+        config = {"threshold": THRESHOLD, "training": training}
+        save_labeller(folder, trained.network, head, config)
+        quality.update(_measured(folder, dev_texts))
+        if document_quality is not None:
+            quality["documents"] = document_quality
+        save_labeller(folder, trained.network, head, {**config, "quality": quality})
+
+    published_folder(out_dir, write)
+    return quality
+
+
+def build_demo_labeller(
+    shared_data: Path, out: Path, steps: int = DEMO_STEPS, seed: int = DEMO_SEED, progress: Progress = lambda _: None
+) -> dict[str, Any]:
+    """Trains the labeller that the demo ships, with one thread, and returns its quality.
+
+    Args:
+        shared_data: Folder with ``refine/``, ``crawls/`` and ``oracles/``.
+        out: Model folder to write, ``src/corpusmill/demo/models/line_labeller`` for the shipped one.
+        steps: Training steps.
+        seed: Seed.
+        progress: Called with one line of text for each dev evaluation.
+    """
+    with one_thread():
+        return train_labeller(
+            shared_data / _TRAIN,
+            shared_data / _DEV,
+            out,
+            steps=steps,
+            seed=seed,
+            progress=progress,
+            crawls=shared_data / _CRAWLS,
+            judged_documents=shared_data / _JUDGED,
+            command=f"build_demo_labeller(shared_data, out, steps={steps}, seed={seed})",
+        )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs torch on one thread inside, so that sums are taken in the same order everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(folder: Path, dev_texts: Sequence[Sequence[LabelledPage]]) -> dict[str, Any]:
+    """Returns the scores of a stored model on the dev pages; speed is left out, it is not the model's."""
+    refiner = LabellerChunkRefiner(folder)
+    measured: dict[str, Any] = {}
+    for name, pages in zip(("full_text", "main_content"), dev_texts, strict=False):
+        scores = evaluate_pages(refiner, pages)
+        del scores["docs_per_s"]
+        judged = [page for page in pages if page.tier == "human"] or list(pages)
+        baseline = {**remove_nothing(judged).as_dict(), "all": remove_nothing(pages).as_dict()}
+        measured[name] = {**scores, "remove_nothing": baseline}
+    return measured
+
+
+def _drop_shares(head: DocumentHead, full: Sequence[LabelledPage], main: Sequence[LabelledPage]) -> dict[str, float]:
+    return {
+        "dev_articles_dropped": drop_share(head, main, only_removed=False),
+        "dev_boilerplate_dropped": drop_share(head, full, only_removed=True),
+    }
+
+
+def _digests(files: Sequence[Path | None]) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None}
+
+
+def _command(train_file: Path, dev_file: Path, minutes: float | None, steps: int | None, seed: int) -> str:
+    """Returns the command line; file names without their folders, so that no machine's paths are stored."""
+    length = ["--steps", str(steps)] if steps is not None else ["--minutes", str(minutes)]
+    parts = ["corpusmill", "build-refiner", "--kind", "labeller", "--train", train_file.name, "--dev", dev_file.name]
+    return shlex.join([*parts, *length, "--seed", str(seed)])
