@@ -10,7 +10,6 @@ refused in both modes, and lines are never materialised from the numbers that a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from corpusmill.prox.program import (
     DropDoc,
@@ -166,20 +165,6 @@ def decide_document(output: str, mode: Mode) -> tuple[bool, str]:
     if drops:
         return False, DROPPED_MODEL
     return True, KEPT if isinstance(first, KeepDoc) else UNPARSED
-
-
-def execute_cli(text: str, program: str, mode: Mode) -> dict[str, Any]:
-    """Returns what `corpusmill execute` prints: one program over all lines of a text, with the default gates."""
-    programs = [ChunkProgram(0, text.count("\n"), program)]
-    result = execute(text, programs, ExecutionSettings(mode))
-    return {
-        "text": result.text,
-        "reason": result.reason,
-        "operations": [vars(operation) for operation in result.operations],
-        "errors": result.n_errors,
-        "normalize_misses": result.n_normalize_misses,
-        "truncated": result.n_truncated,
-    }
 
 
 class _Edit:
