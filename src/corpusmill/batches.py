@@ -1,9 +1,14 @@
 """Small operations on Arrow columns that several stages need."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    Column: TypeAlias = pa.ChunkedArray[Any]
+else:  # generic only in the stubs
+    Column: TypeAlias = pa.ChunkedArray
 
 
 def replace_surrogates(text: str) -> tuple[str, int]:

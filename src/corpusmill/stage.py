@@ -55,14 +55,21 @@ class StageOutput:
 class Stage(Protocol):
     """A map stage. ``kept.num_rows + removed.num_rows == batch.num_rows``; the runner checks it on every batch."""
 
-    name: str
-    """Stage name: table suffix, task id and metric prefix."""
-    config: StageConfig
-    """The frozen settings."""
-    input_columns: tuple[str, ...]
-    """Columns that `process` reads; the runner selects exactly these."""
-    output_schema: pa.Schema
-    """Schema of both output tables, from `corpusmill.schema`."""
+    @property
+    def name(self) -> str:
+        """Stage name: table suffix, task id and metric prefix."""
+
+    @property
+    def config(self) -> StageConfig:
+        """The frozen settings."""
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """Columns that `process` reads; the runner selects exactly these."""
+
+    @property
+    def output_schema(self) -> pa.Schema:
+        """Schema of both output tables, from `corpusmill.schema`."""
 
     def setup(self) -> None:
         """Loads models and other expensive state once per process."""

@@ -39,7 +39,7 @@ def find_exact_duplicates(documents: pa.Table, crawl: str, older: Iterable[tuple
                 [older_crawl, age],
             )
             connection.unregister("older_corpus")
-        result = connection.execute(_CLUSTERS, {"crawl": crawl}).to_arrow_table()
+        result = connection.sql(_CLUSTERS, params={"crawl": crawl}).to_arrow_table()
     finally:
         connection.close()
     return result.cast(DUPLICATES.schema)

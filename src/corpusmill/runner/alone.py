@@ -107,7 +107,7 @@ def _write(
     progress: Callable[[str], None],
 ) -> None:
     partition = {"crawl": token.crawl}
-    files = sorted(set(source.scan(partition, columns=["warc_file"])["warc_file"].to_pylist()))
+    files = sorted({str(f) for f in source.scan(partition, columns=["warc_file"])["warc_file"].to_pylist()})
     stage.setup()
     with ShardWriter(lake.table(target), partition, token, WHOLE_CRAWL) as writer:
         for name, rows in source.iter_groups(partition, groups=files, columns=list(stage.input_columns)):

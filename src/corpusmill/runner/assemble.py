@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import duckdb
 import pyarrow as pa
 
+from corpusmill.batches import Column
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.runner.inputs import surviving_documents, without
 from corpusmill.runner.plan import RunPlan
@@ -26,7 +27,7 @@ def corpus_groups(
     plan: RunPlan,
     files: Sequence[str],
     *,
-    duplicates: pa.ChunkedArray | None = None,
+    duplicates: Column | None = None,
     selection: StoredSelection | None = None,
 ) -> Iterator[tuple[str, pa.Table]]:
     """Yields (input file, rows of `schema.CORPUS`) for each file, sorted by language and document id.
@@ -55,7 +56,7 @@ def corpus_groups(
 
 
 def _final_texts(
-    lake: Lakehouse, plan: RunPlan, files: Sequence[str], duplicates: pa.ChunkedArray | None
+    lake: Lakehouse, plan: RunPlan, files: Sequence[str], duplicates: Column | None
 ) -> Iterator[tuple[str, pa.Table]]:
     """Yields each file's documents with their final text, by the committed or the given deduplication."""
     if duplicates is None:
@@ -79,7 +80,7 @@ def _joined(texts: pa.Table, pages: pa.Table, documents: pa.Table, scores: pa.Ta
     try:
         for name, table in {"texts": texts, "pages": pages, "documents": documents, "scores": scores}.items():
             connection.register(name, table)
-        rows = connection.execute(_JOIN, {"fingerprint": fingerprint}).to_arrow_table()
+        rows = connection.sql(_JOIN, params={"fingerprint": fingerprint}).to_arrow_table()
     finally:
         connection.close()
     return rows.select(CORPUS.schema.names).cast(CORPUS.schema)

@@ -8,8 +8,7 @@ in one snapshot, or neither.
 import logging
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
-
+from corpusmill.batches import Column
 from corpusmill.config import fingerprint
 from corpusmill.dedup.crawl_order import crawl_order
 from corpusmill.lakehouse.catalog import Lakehouse
@@ -136,7 +135,7 @@ def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str)
     return token, max(0, before - rows)
 
 
-def _token(lake: Lakehouse, stored: RunPlan, current: RunPlan, removed: pa.ChunkedArray) -> RunToken:
+def _token(lake: Lakehouse, stored: RunPlan, current: RunPlan, removed: Column) -> RunToken:
     """Returns the identity of a new assembly.
 
     Where the new base gives back documents that were duplicates before, the model stages never saw them: the content

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.batches import Column
 from corpusmill.dedup.exact import find_exact_duplicates
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import commit_partition
@@ -30,7 +31,7 @@ def find_duplicates(lake: Lakehouse, plan: RunPlan) -> pa.Table:
     return find_exact_duplicates(kept, plan.crawl, _published(lake, plan) if config.across_crawls else ())
 
 
-def removed_ids(duplicates: pa.Table) -> pa.ChunkedArray:
+def removed_ids(duplicates: pa.Table) -> Column:
     """Returns the document ids that deduplication removes."""
     return duplicates.filter(pc.invert(duplicates["kept"]))["doc_id"]
 
@@ -48,7 +49,7 @@ def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
     removed = pc.is_in(kept["doc_id"], value_set=removed_ids(found).combine_chunks())
     report.documents_in = kept.num_rows
     report.characters_in = int(pc.sum(kept["n_chars"]).as_py() or 0)
-    report.documents_kept = kept.num_rows - int(pc.sum(removed).as_py() or 0)
+    report.documents_kept = kept.filter(pc.invert(removed)).num_rows
     report.characters_kept = int(pc.sum(kept["n_chars"].filter(pc.invert(removed))).as_py() or 0)
     report.removed = _reasons(found, plan.crawl)
     with ShardWriter(table, place.partition, token, WHOLE_CRAWL) as writer:
@@ -71,6 +72,6 @@ def _published(lake: Lakehouse, plan: RunPlan) -> Iterator[tuple[str, pa.Table]]
 
 def _reasons(found: pa.Table, crawl: str) -> dict[str, int]:
     out = found.filter(pc.invert(found["kept"]))
-    here = int(pc.sum(pc.equal(out["duplicate_of_crawl"], crawl)).as_py() or 0)
+    here = out["duplicate_of_crawl"].to_pylist().count(crawl)
     counts = {"deduplicate.exact_same_crawl": here, "deduplicate.exact_older_crawl": out.num_rows - here}
     return {reason: n for reason, n in counts.items() if n}

@@ -32,7 +32,7 @@ def refinement_examples(lake: Lakehouse, plan: RunPlan, n: int) -> list[dict[str
         changed = rows.filter(pc.and_(rows["kept"], pc.less(rows["n_chars_after"], rows["n_chars_before"])))
         chosen = sorted(changed.drop_columns(["text"]).to_pylist(), key=_order)[:n]
         before = _column_of(documents, documents_at, name, chosen)
-        after = dict(zip(changed["doc_id"].to_pylist(), changed["text"].to_pylist(), strict=True))
+        after = {row["doc_id"]: str(row["text"] or "") for row in changed.select(["doc_id", "text"]).to_pylist()}
         picked += [_example(row, before[row["doc_id"]], after[row["doc_id"]]) for row in chosen]
     return sorted(picked, key=_order)[:n]
 

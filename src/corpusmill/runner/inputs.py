@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.batches import Column
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.stage_tables import input_table
@@ -58,14 +59,14 @@ def surviving_documents(
         yield name, alive.drop_columns(["kept"])
 
 
-def removed_duplicates(lake: Lakehouse, plan: RunPlan, files: Sequence[str]) -> Iterator[tuple[str, pa.ChunkedArray]]:
+def removed_duplicates(lake: Lakehouse, plan: RunPlan, files: Sequence[str]) -> Iterator[tuple[str, Column]]:
     """Yields (file, ids of the documents that deduplication removed)."""
     table, partition = input_table(lake, plan, "deduplicate")
     for name, rows in table.iter_groups(partition, groups=files, columns=["doc_id", "kept"]):
         yield name, rows.filter(pc.invert(rows["kept"]))["doc_id"]
 
 
-def _dropped(lake: Lakehouse, plan: RunPlan, files: Sequence[str], stage: str) -> Iterator[tuple[str, pa.ChunkedArray]]:
+def _dropped(lake: Lakehouse, plan: RunPlan, files: Sequence[str], stage: str) -> Iterator[tuple[str, Column]]:
     table, partition = input_table(lake, plan, stage)
     for name, rows in table.iter_groups(partition, groups=files, columns=["doc_id", "kept"]):
         yield name, rows.filter(pc.invert(rows["kept"]))["doc_id"]
@@ -77,7 +78,7 @@ def _refined_texts(lake: Lakehouse, plan: RunPlan, files: Sequence[str]) -> Iter
         yield name, rows.filter(rows["kept"]).select(["doc_id", "text"])
 
 
-def without(rows: pa.Table, ids: pa.ChunkedArray) -> pa.Table:
+def without(rows: pa.Table, ids: Column) -> pa.Table:
     """Returns the rows whose ``doc_id`` is not among the given ids."""
     return rows.filter(pc.invert(pc.is_in(rows["doc_id"], value_set=ids.combine_chunks()))) if len(ids) else rows
 

@@ -5,13 +5,14 @@ Ingestion reads WARC, WET, ARC or a paths manifest; the other stages read Parque
 gets ``kept.parquet``, ``removed.parquet``, ``quarantine.parquet`` and ``report.json``.
 """
 
+import gzip
 import hashlib
 import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.json
@@ -77,7 +78,7 @@ def read_documents(source: Path) -> pa.Table:
     if name.endswith(".parquet"):
         table = pq.read_table(source)
     elif name.endswith((".jsonl", ".json")):
-        table = pa.json.read_json(pa.input_stream(str(source)))
+        table = _json_lines(source)
     else:
         raise ConfigError(f"input={str(source)!r} is no .parquet, .jsonl or .jsonl.gz file")
     if "text" not in table.schema.names:
@@ -98,6 +99,11 @@ def read_documents(source: Path) -> pa.Table:
             table = table.append_column(column, pa.array(values, pa.large_string()))
     wanted = ["text", *defaults]
     return table.select(wanted).cast(pa.schema([(c, pa.large_string()) for c in wanted]))
+
+
+def _json_lines(source: Path) -> pa.Table:
+    with gzip.open(source) if source.suffix == ".gz" else source.open("rb") as stream:
+        return pa.json.read_json(cast("IO[Any]", stream))
 
 
 def _write(stage: str, schema: pa.Schema, outputs: Iterator[StageOutput], source: Path, folder: Path) -> StageReport:

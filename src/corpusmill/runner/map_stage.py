@@ -7,7 +7,7 @@ exists already does nothing. Memory is bounded by one input file. Nothing is vis
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -244,7 +244,9 @@ def _refuse_too_many_errors(
     )
 
 
-def _skipped(stage: str, plan: RunPlan, shard: Shard, stored: dict[str, Any]) -> StageReport:
-    report = StageReport.from_json(stored) if stored else StageReport(stage=stage, crawl=plan.crawl, shard=shard.name)
+def _skipped(stage: str, plan: RunPlan, shard: Shard, stored: Mapping[str, Any]) -> StageReport:
+    report = (
+        StageReport.from_json(dict(stored)) if stored else StageReport(stage=stage, crawl=plan.crawl, shard=shard.name)
+    )
     report.skipped = True
     return report

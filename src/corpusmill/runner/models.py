@@ -4,15 +4,13 @@
 Pinning adds the sha256 of local weights, so that a commit key names the exact model.
 """
 
-import hashlib
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from corpusmill.config import StageConfig
-from corpusmill.errors import ConfigError
-
-BUNDLED = "bundled:"
+from corpusmill.errors import ConfigError, ModelError
+from corpusmill.modeling.load import BUNDLED, model_folder
+from corpusmill.prox.refiner import folder_digest
 
 
 class PinnedModel(StageConfig):
@@ -38,29 +36,24 @@ def pin_model(name: str, revision: str | None = None) -> PinnedModel:
     Raises:
         ConfigError: A bundled name or local folder does not exist.
     """
-    if name.startswith(BUNDLED):
-        folder = Path(str(resources.files("corpusmill.demo") / "models" / name.removeprefix(BUNDLED)))
-        if not folder.is_dir():
-            known = sorted(p.name for p in folder.parent.glob("*") if p.is_dir())
-            raise ConfigError(f"model={name!r} is not bundled; bundled models: {known}")
-        return PinnedModel(name=name, location=str(folder), sha256=folder_sha256(folder))
-    if name.startswith(("/", "./", "../", "~")):
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise ConfigError(f"model={name!r} is not a folder; give a model folder, a hub id, or bundled:NAME")
-        return PinnedModel(name=name, location=str(folder.resolve()), sha256=folder_sha256(folder))
+    folder = local_folder(name)
+    if folder is not None:
+        return PinnedModel(name=name, location=str(folder), sha256=folder_digest(folder))
     return PinnedModel(name=name, location=name, sha256="", revision=revision)
 
 
-def folder_sha256(folder: Path) -> str:
-    """Returns the sha256 over names and bytes of a model folder's files; Markdown is left out."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def local_folder(name: str) -> Path | None:
+    """Returns the folder of a bundled or local model, None for a hub id.
+
+    Raises:
+        ConfigError: A bundled name or local folder does not exist.
+    """
+    if not name.startswith((BUNDLED, "/", "./", "../", "~")):
+        return None
+    try:
+        return model_folder(name).resolve()
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
 
 
 def with_model(config: Any, pinned: PinnedModel) -> Any:

@@ -26,6 +26,8 @@ from corpusmill.schema import RUNS
 
 STAGES = ("ingest", "clean", "deduplicate", "refine_documents", "refine_chunks", "score", "select", "assemble")
 """Stages in the order of the funnel."""
+OPTIONAL = ("refine_documents", "refine_chunks", "score", "select")
+"""Stages that a recipe may leave out."""
 EXAMPLES = 12
 """Before / program / after examples that a report holds."""
 
@@ -46,7 +48,7 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "epoch": plan.epoch,
         "state": state,
         "message": message,
-        "funnel": [_step(r) for r in stages],
+        "funnel": [_step(r) for r in stages if _is_part_of(plan, r.stage)],
         "quarantined": sum(sum(r.quarantined.values()) for r in stages),
         "published": publication.get("published", 0),
         "snapshot": publication.get("snapshot"),
@@ -85,6 +87,11 @@ def write_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         manifest = writer.finish({})
     commit_partition(lake, "ops.runs", partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={})
     return report
+
+
+def _is_part_of(plan: RunPlan, stage: str) -> bool:
+    """Returns whether the recipe has the stage; one that it leaves out passes everything and is not shown."""
+    return stage not in OPTIONAL or plan.recipe[stage] is not None
 
 
 def _step(report: StageReport) -> dict[str, Any]:

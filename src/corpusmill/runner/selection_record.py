@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.pruning.config import SelectionConfig
-from corpusmill.pruning.selection import Manifest, column_values
+from corpusmill.pruning.cuts import Manifest
+from corpusmill.pruning.selection import rows_of
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import read_record, record_uri
 
@@ -29,21 +29,11 @@ class StoredSelection:
         """
         if self.config is None or self.manifest is None:
             return documents
-        mask = self.manifest.keep(*selection_columns(scores, self.config))
+        mask = self.manifest.keep(*rows_of(scores, self.config))
         kept = scores["doc_id"].filter(pa.array(mask))
         if not len(kept):
             return documents.slice(0, 0)
         return documents.filter(pc.is_in(documents["doc_id"], value_set=kept.combine_chunks()))
-
-
-def selection_columns(scores: pa.Table, config: SelectionConfig) -> tuple[np.ndarray, list[str], list[str] | None]:
-    """Returns (values with NaN for null, document ids, strata or None) of the scored rows."""
-    values = column_values(scores, config.column, config.seed)
-    strata = None
-    if config.by:
-        columns = [scores[name].to_pylist() for name in config.by]
-        strata = ["\x1f".join("" if v is None else str(v) for v in row) for row in zip(*columns, strict=True)]
-    return values, scores["doc_id"].to_pylist(), strata
 
 
 def selection_uri(lake: Lakehouse, plan: RunPlan) -> str:

@@ -28,7 +28,7 @@ def test_without_devices_nobody_waits(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_four_workers_share_two_fake_devices_one_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setenv("CORPUSMILL_DEVICES", "fake0,fake1")
-    context = mp.get_context("spawn")
+    context = mp.get_context("fork")
     queue = context.Queue()
     workers = [context.Process(target=hold, args=(tmp_path, queue, 0.3)) for _ in range(4)]
     for w in workers:
@@ -45,7 +45,7 @@ def test_four_workers_share_two_fake_devices_one_at_a_time(tmp_path, monkeypatch
 @pytest.mark.slow
 def test_a_killed_worker_frees_its_device(tmp_path, monkeypatch):
     monkeypatch.setenv("CORPUSMILL_DEVICES", "fake0")
-    context = mp.get_context("spawn")
+    context = mp.get_context("fork")
     queue = context.Queue()
     worker = context.Process(target=hold, args=(tmp_path, queue, 600))
     worker.start()
