@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from airflow.exceptions import AirflowFailException
 from airflow.sdk import Context, TriggerRule
+from airflow.sdk.exceptions import AirflowFailException
 
 from corpusmill_operators.base import ERROR_KEY, StageOperator
 
