@@ -28,9 +28,10 @@ def _read_script(resolved: ResolvedModel, model: str) -> dict[str, Any]:
         script = json.loads(resolved.place.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"script {resolved.place.name!r} is not JSON: {error}") from error
-    wrong = {k: v for k, v in script.items() if not isinstance(v, _KEYS.get(k, type(None)))} if script else {}
-    if not isinstance(script, dict) or wrong:
-        raise ModelError(f"script {resolved.place.name!r} holds {wrong!r}; expected an object with {sorted(_KEYS)}")
+    if not isinstance(script, dict) or any(not isinstance(v, _KEYS.get(k, type(None))) for k, v in script.items()):
+        raise ModelError(
+            f"script {resolved.place.name!r} holds {str(script)[:200]!r}; expected an object with keys of {sorted(_KEYS)}"
+        )
     return script
 
 
