@@ -30,7 +30,8 @@ def _read_script(resolved: ResolvedModel, model: str) -> dict[str, Any]:
         raise ModelError(f"script {resolved.place.name!r} is not JSON: {error}") from error
     if not isinstance(script, dict) or any(not isinstance(v, _KEYS.get(k, type(None))) for k, v in script.items()):
         raise ModelError(
-            f"script {resolved.place.name!r} holds {str(script)[:200]!r}; expected an object with keys of {sorted(_KEYS)}"
+            f"script {resolved.place.name!r} holds {str(script)[:200]!r}; "
+            f"expected an object with keys of {sorted(_KEYS)}"
         )
     return script
 
