@@ -36,21 +36,22 @@ def _form(file: BinaryIO) -> tuple[str, bool]:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     first = file.read(512)
-    if first.startswith(MAGIC):
-        data = peek_member(file, 0)
-        if not (opens_warc(data) or opens_arc(data)):
-            found = next_member(file, 1, lambda data: opens_warc(data) or opens_arc(data))
-            data = b"" if found is None else peek_member(file, found)
-        if opens_warc(data):
-            return "warc", True
-        if opens_arc(data):
-            return "arc", True
-    elif first.startswith(FILE_HEADER):
+    if first.startswith(FILE_HEADER):
         return "arc", False
-    elif find_version_line(file) is not None:
+    if opens_warc(first):
+        return "warc", False
+    found = 0 if first.startswith(MAGIC) and _opens(peek_member(file, 0)) else next_member(file, 1, _opens)
+    if found is not None:
+        return "warc" if opens_warc(peek_member(file, found)) else "arc", True
+    if not first.startswith(MAGIC) and find_version_line(file) is not None:
         return "warc", False
     raise PermanentDataError(
         f"the file ({size} bytes) begins with {first[:60]!r} and holds no WARC version line and no ARC file header; "
         "expected a WARC, WET or ARC file, plain or gzip. An error page saved under the file's name looks like this: "
         "fetch the file again"
     )
+
+
+def _opens(data: bytes) -> bool:
+    """Returns whether data begins like a record of either format."""
+    return opens_warc(data) or opens_arc(data)

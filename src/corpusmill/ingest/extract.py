@@ -50,7 +50,7 @@ def extraction_fingerprint(config: "IngestConfig") -> str:
     """
     settings = config.model_dump(mode="json", exclude=set(NOT_ROWS))
     if config.kind == "wet":
-        return fingerprint({"kind": "wet", "min_chars": config.min_chars, "max_files": config.max_files})
+        return fingerprint({name: settings[name] for name in ("kind", "min_chars", "max_files", "max_bytes_record")})
     return fingerprint(
         settings
         | {

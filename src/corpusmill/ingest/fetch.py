@@ -4,8 +4,8 @@ Local files are opened in place. Others are downloaded to scratch first, because
 that is checked whole before reading begins is what keeps error pages and cut files out of the corpus.
 """
 
-import hashlib
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,9 +54,8 @@ def open_file(
             yield file
         return
     scratch.mkdir(parents=True, exist_ok=True)
-    name = hashlib.blake2b(f"{base}\n{path}".encode(), digest_size=8).hexdigest()
-    target = scratch / f"{name}-{Path(path).name}"
-    try:
+    with tempfile.TemporaryDirectory(prefix="download-", dir=scratch) as place:
+        target = Path(place) / Path(path).name
         if base.startswith("s3://"):
             download_s3(base, path, target, policy=policy, sleep=sleep, jitter=jitter)
         else:
@@ -64,8 +63,6 @@ def open_file(
             download_http(url, target, policy=policy, sleep=sleep, jitter=jitter)
         with target.open("rb") as file:
             yield file
-    finally:
-        target.unlink(missing_ok=True)
 
 
 def local_folder(base: str) -> Path | None:

@@ -14,6 +14,7 @@ from typing import IO, BinaryIO
 
 MAGIC = b"\x1f\x8b\x08"
 READ_SIZE = 256 * 1024
+FINE_READ_SIZE = 256  # zlib gives nothing of a chunk in which it finds an error, so damage is read in small chunks
 IN_MEMORY = 16 * 1024 * 1024  # decompressed bytes of a member that are kept in memory; the rest goes to a file
 FEWEST_BYTES_LIMIT = 256 * 1024 * 1024  # a member may always grow to this size
 LARGEST_RATIO = 64  # beyond that, to so many times the size of the file; pages compress 5 to 20 times
@@ -63,18 +64,24 @@ def gzip_members(file: BinaryIO, opens: Callable[[bytes], bool]) -> Iterator[Mem
         offset += length
 
 
-def _inflate(file: BinaryIO, offset: int, out: IO[bytes], limit: int) -> tuple[int, str, bool]:
+def _inflate(
+    file: BinaryIO, offset: int, out: IO[bytes], limit: int, read_size: int = READ_SIZE
+) -> tuple[int, str, bool]:
     """Decompresses one member into ``out``; returns its compressed length, an error (``""`` for none), and if cut."""
     file.seek(offset)
     inflater = zlib.decompressobj(wbits=31)  # 31: gzip with header and checksum
     used = n_out = 0
-    chunk = file.read(READ_SIZE)
+    chunk = file.read(read_size)
     if not chunk.startswith(MAGIC[: len(chunk)]):
         return 0, f"no gzip member begins here: found {chunk[:4]!r}, expected {MAGIC!r}", False
     while chunk:
         try:
             data = inflater.decompress(chunk, IN_MEMORY)
         except zlib.error as error:
+            if read_size > FINE_READ_SIZE:
+                out.seek(0)
+                out.truncate()
+                return _inflate(file, offset, out, limit, FINE_READ_SIZE)
             return used, f"the gzip member is corrupt: {error}", False
         used += len(chunk) - len(inflater.unused_data) - len(inflater.unconsumed_tail)
         n_out += len(data)
@@ -87,7 +94,7 @@ def _inflate(file: BinaryIO, offset: int, out: IO[bytes], limit: int) -> tuple[i
         out.write(data)
         if inflater.eof:
             return used, "", False
-        chunk = inflater.unconsumed_tail or file.read(READ_SIZE)
+        chunk = inflater.unconsumed_tail or file.read(read_size)
     return used, f"the file ends inside the gzip member, after {used} of its bytes", True
 
 

@@ -6,6 +6,7 @@ becomes a quarantine row.
 """
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,6 +35,7 @@ MAX_ROWS = 1000
 MAX_CHARS = 64_000_000
 """Characters of text after which a batch is closed; bounds memory where pages are huge."""
 
+_WET_NAME = re.compile(r"\.wet(\.gz|\.txt)?$|^wet\.paths(\.gz)?$")
 Row = dict[str, object]
 
 
@@ -96,8 +98,9 @@ class IngestStage:
     def read_local(self, path: str | Path, crawl: str = "local") -> Iterator[StageOutput]:
         """Yields the pages of a WARC, WET or ARC file, or of all the files that a manifest beside them lists.
 
-        A manifest is a file named ``*.paths`` or ``*.paths.gz``; its paths are relative to the nearest folder above it
-        that holds the first of them.
+        A file named ``*.wet``, ``*.wet.gz`` or ``wet.paths.gz`` is read as WET also where the settings say WARC; its
+        rows carry WET's extraction fingerprint. A manifest is a file named ``*.paths`` or ``*.paths.gz``; its paths are
+        relative to the nearest folder above it that holds the first of them.
 
         Args:
             path: The file.
@@ -107,6 +110,9 @@ class IngestStage:
             PermanentDataError: The file is missing, or no crawl file and no manifest.
         """
         place = Path(path).resolve()
+        if self.config.kind == "warc" and _WET_NAME.search(place.name):
+            yield from IngestStage(self.config.model_copy(update={"kind": "wet"})).read_local(place, crawl)
+            return
         if not place.name.endswith((".paths", ".paths.gz")):
             if not place.is_file():
                 raise PermanentDataError(f"file {str(path)!r} does not exist; expected a WARC, WET or ARC file")

@@ -83,8 +83,9 @@ class _Framer:
     def member(self, member: Member) -> Iterator[CrawlRecord | Fault]:
         """Yields the records of one gzip member with the member's place; one fault at the end if it is damaged."""
         if not member.error:
-            data = member.data.read(min(IN_MEMORY, self.max_bytes_record))
-            if record := read_with_fastwarc(data, self.wanted):
+            limit = min(IN_MEMORY, self.max_bytes_record)
+            data = member.data.read(limit + 1)
+            if len(data) <= limit and (record := read_with_fastwarc(data, self.wanted)):
                 yield replace(record, offset=member.offset, length=member.length)
                 return
         index = count()
