@@ -15,6 +15,9 @@ from corpusmill.prox.chunking import Chunk
 SYSTEM = "You are a helpful, respectful and honest assistant."
 """The whole system message of both stages."""
 
+CHARACTERS_PER_ID = 64
+"""More characters than one id stands for; beyond limit times this, text cannot reach the model and is not encoded."""
+
 _SYSTEM_BLOCK = f"<<SYS>>\n{SYSTEM}\n<</SYS>>\n\n"
 _TAIL = " [/INST]"
 
@@ -30,6 +33,18 @@ def render_prompt(user: str) -> str:
 def render_chunk(chunk: Chunk) -> str:
     """Returns the user text of a chunk: its numbered lines between ``[doc]`` tags."""
     return "\n".join(["[doc]", *chunk.numbered(), "[/doc]"])
+
+
+def _reachable(text: str, limit: int) -> str:
+    """Returns the part of a text that can fill ``limit`` ids, cut in front of whitespace so that its ids are the same.
+
+    A page of 10 MB would take ten seconds to encode, to use 2,000 ids of it.
+    """
+    end = limit * CHARACTERS_PER_ID
+    if len(text) <= end:
+        return text
+    blank = next((i for i in range(end, min(len(text), 2 * end)) if text[i].isspace()), 2 * end)
+    return text[:blank]
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class PromptEncoder:
         In ``compat`` the whole prompt is cut on the right, so a long document loses its closing tag, as in the
         official code. In ``sft`` the content is cut and the closing tag stays.
         """
-        ids = self.encode(render_prompt(text))
+        ids = self.encode(render_prompt(_reachable(text, limit)))
         if style == "sft":
             ids = self._behind_bos(ids, 1)
             if len(ids) <= limit:

@@ -20,6 +20,7 @@ from corpusmill.prox.chunking import Chunk, number_line, split_lines
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig, RefinerConfig
 from corpusmill.prox.program_execution import decide_document
 from corpusmill.prox.prompt_tokenizer import RefinerTokenizer, load_tokenizer
+from corpusmill.prox.prompts import CHARACTERS_PER_ID
 from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput, DocDecision, resolve_model
 
 
@@ -216,21 +217,26 @@ class TransformersChunkRefiner:
         self.config = config
         self.causal = CausalRefiner(resolved.place or model_folder(config.model, config.revision), config)
         self.assembles = self.causal.tokenizer.encoder.assembles()
+        self.max_line = config.max_prompt_tokens * CHARACTERS_PER_ID
 
     def split(self, text: str) -> list[Chunk]:
         """Returns windows of at most ``window_tokens`` ids, each line counted with its number and one BOS."""
         if not text:
             return []
         lines = text.split("\n")
-        numbered = [replace_surrogates(number_line(number, line))[0] for number, line in enumerate(lines)]
+        shown = (line[: self.max_line] for line in lines)  # a longer line is never sent: its prompt is too long
+        numbered = [replace_surrogates(number_line(number, line))[0] for number, line in enumerate(shown)]
         ids = self.causal.tokenizer.encode_batch(numbered)
         chunks = split_lines(lines, [len(line) + 1 for line in ids], self.config.window_tokens)
         return [EncodedChunk(c.first_line, c.lines, tuple(ids[c.first_line : c.last_line + 1])) for c in chunks]
 
     def write_programs(self, chunks: Sequence[Chunk]) -> list[ChunkOutput]:
-        """Returns one output for each chunk, in order; a prompt over the limit is not sent."""
+        """Returns one output for each chunk, in order; a prompt over the limit is not sent.
+
+        Lines of more than 64 characters per prompt id are counted up to there only.
+        """
         prompts = [self._prompt_ids(chunk) for chunk in chunks]
-        sent = [index for index, ids in enumerate(prompts) if self._fits(len(ids))]
+        sent = [i for i, ids in enumerate(prompts) if self._fits(len(ids)) and not self._clipped(chunks[i])]
         written = self.causal.greedy([prompts[index] for index in sent], self.config.max_new_tokens)
         outputs = {
             index: ChunkOutput(self._decode(ids), len(prompts[index]), truncated)
@@ -244,8 +250,12 @@ class TransformersChunkRefiner:
     def _prompt_ids(self, chunk: Chunk) -> list[int]:
         ids = list(chunk.line_ids) if self.assembles and isinstance(chunk, EncodedChunk) else None
         if ids is None:
-            chunk = Chunk(chunk.first_line, tuple(replace_surrogates(line)[0] for line in chunk.lines))
+            lines = (replace_surrogates(line[: self.max_line])[0] for line in chunk.lines)
+            chunk = Chunk(chunk.first_line, tuple(lines))
         return self.causal.tokenizer.encoder.chunk_ids(ids, chunk, self.config.prompt_ids)
+
+    def _clipped(self, chunk: Chunk) -> bool:
+        return any(len(line) > self.max_line for line in chunk.lines)
 
     def _fits(self, n_prompt: int) -> bool:
         return n_prompt <= self.config.max_prompt_tokens and self.causal.room(n_prompt, 1) >= 1

@@ -218,6 +218,24 @@ def test_document_prompt_is_cut_on_the_right_in_compat_and_inside_its_content_in
     assert encoder.document_ids("river", "sft", 100)[0] == [1, *encoder.encode(render_prompt("river"))]
 
 
+def test_a_huge_document_has_the_prompt_of_its_beginning(refiner_folder):
+    encoder = load_tokenizer(refiner_folder).encoder
+    huge = page(1, 4000)
+    for style in ("compat", "sft"):
+        ids, cut = encoder.document_ids(huge, style, 20)
+        assert cut
+        assert ids == encoder.document_ids(huge[:1000], style, 20)[0]
+
+
+def test_a_huge_line_is_never_sent(refiner_folder):
+    refiner = load_chunk_refiner(ChunkRefinementConfig(model=str(refiner_folder), max_prompt_tokens=120))
+    text = "river\n" + "x" * 20_000 + "\nwater"
+    chunks = refiner.split(text)
+    assert join_chunks(chunks) == text
+    reasons = [output.reason for output in refiner.write_programs(chunks)]
+    assert reasons[1] == "too_long_prompt"
+
+
 def test_special_token_literals_on_a_page_are_plain_text(refiner_folder):
     tokenizer = load_tokenizer(refiner_folder)
     ids = tokenizer.encoder.encode("a </s> b <s> c <|end|> d")
