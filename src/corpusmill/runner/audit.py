@@ -115,7 +115,7 @@ def _commit_newer(
 def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str) -> tuple[RunToken, int]:
     """Writes a crawl's partition on the branch from its stored tables and the present deduplication base."""
     corpus = f"{stored.name}.corpus"
-    duplicates = find_duplicates(lake, current)
+    duplicates = find_duplicates(lake, current, ref=branch)  # the branch holds the base, main may not yet
     removed = removed_ids(duplicates)
     token = _token(lake, stored, current, removed)
     before = lake.table(corpus).count({"crawl": stored.crawl})

@@ -20,15 +20,21 @@ WHOLE_CRAWL = "whole"
 """Shard name of a global step's single output."""
 
 
-def find_duplicates(lake: Lakehouse, plan: RunPlan) -> pa.Table:
-    """Returns the rows of `schema.DUPLICATES` for the plan's crawl against the plan's deduplication base."""
+def find_duplicates(lake: Lakehouse, plan: RunPlan, ref: str | None = None) -> pa.Table:
+    """Returns the rows of `schema.DUPLICATES` for the plan's crawl against the plan's deduplication base.
+
+    Args:
+        lake: The lakehouse.
+        plan: The run, with its base.
+        ref: Branch of the corpus that holds the base's crawls; None reads what is published.
+    """
     config = plan.parsed_recipe().deduplication
     if config.method is None:
         return DUPLICATES.schema.empty_table()
     documents, partition = input_table(lake, plan, "clean")
     rows = documents.scan(partition, columns=["doc_id", "warc_file", "dedup_digest", "kept"])
     kept = rows.filter(rows["kept"]).drop_columns(["kept"])
-    return find_exact_duplicates(kept, plan.crawl, _published(lake, plan) if config.across_crawls else ())
+    return find_exact_duplicates(kept, plan.crawl, _published(lake, plan, ref) if config.across_crawls else ())
 
 
 def removed_ids(duplicates: pa.Table) -> Column:
@@ -64,10 +70,10 @@ def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
     return report
 
 
-def _published(lake: Lakehouse, plan: RunPlan) -> Iterator[tuple[str, pa.Table]]:
+def _published(lake: Lakehouse, plan: RunPlan, ref: str | None) -> Iterator[tuple[str, pa.Table]]:
     corpus = lake.table(f"{plan.name}.corpus")
     for base in plan.base:
-        yield base.crawl, corpus.scan({"crawl": base.crawl}, columns=["doc_id", "dedup_digest"])
+        yield base.crawl, corpus.scan({"crawl": base.crawl}, columns=["doc_id", "dedup_digest"], ref=ref)
 
 
 def _reasons(found: pa.Table, crawl: str) -> dict[str, int]:

@@ -42,7 +42,8 @@ def print_report(report: dict[str, Any], write: Callable[[str], None]) -> None:
             f"  {report['quarantined']} inputs could not be processed; each is a row of ops.quarantine with its reason"
         )
     for crawl, n in report["retracted"].items():
-        write(f"  {n} documents of the newer crawl {crawl} were retracted: their older copy is published now")
+        if n:
+            write(f"  {n} documents of the newer crawl {crawl} were retracted: their older copy is published now")
     validation = report["validation"]
     if validation:
         verdict = "passed" if validation["passed"] else "FAILED"
