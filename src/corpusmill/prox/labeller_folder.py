@@ -60,7 +60,8 @@ def load_labeller(model_path: Path) -> LineLabeller:
                 f"{config['sha256']!r}; the copy is damaged or mixed, fetch or train the model again"
             )
         tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
-        network = LineNetwork(NetworkShape(**config["shape"]))
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+            network = LineNetwork(NetworkShape(**config["shape"]))
         head = DocumentHead.from_tensors(
             {k.removeprefix(_HEAD_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(_HEAD_PREFIX)},
             config.get("document_threshold"),

@@ -24,6 +24,8 @@ from corpusmill.prox.line_features import LineFeatures, line_features, nonblank
 from corpusmill.prox.line_network import LineNetwork, collate
 from corpusmill.prox.refiner import Chunk, ChunkOutput, DocDecision, folder_digest
 
+_LAST_NUMBER = 999_999  # line numbers have at most six digits in the strict grammar
+
 
 def line_probabilities(network: LineNetwork, features: LineFeatures) -> npt.NDArray[np.float64]:
     """Returns p(remove) for each line, each window on its own through the network (float32, then float64)."""
@@ -64,6 +66,8 @@ def removed_lines(lines: Sequence[str], gone: Sequence[bool], kept_rows: Sequenc
 def program_of(removed: Sequence[bool] | npt.NDArray[np.bool_], first_line: int) -> str:
     """Returns the program that removes the marked lines: one call a range, or ``keep_chunk()``.
 
+    Lines past number 999,999 cannot be named in a program and stay.
+
     Args:
         removed: Mark for each line of a window.
         first_line: Number of the window's first line in the document, 0-based.
@@ -71,8 +75,9 @@ def program_of(removed: Sequence[bool] | npt.NDArray[np.bool_], first_line: int)
     marks = np.concatenate([[False], np.asarray(removed, dtype=np.bool_), [False]]).astype(np.int8)
     starts, ends = np.flatnonzero(np.diff(marks) == 1), np.flatnonzero(np.diff(marks) == -1) - 1
     calls = [
-        f"remove_lines(start={first_line + a}, end={first_line + b})"
+        f"remove_lines(start={first_line + a}, end={min(first_line + b, _LAST_NUMBER)})"
         for a, b in zip(starts.tolist(), ends.tolist(), strict=True)
+        if first_line + a <= _LAST_NUMBER
     ]
     return "\n".join(calls) or "keep_chunk()"
 

@@ -32,7 +32,7 @@ class NetworkShape:
     """
 
     n_buckets: int = 8192
-    word_width: int = 96
+    word_width: int = 64
     width: int = 128
     n_layers: int = 2
     n_heads: int = 4

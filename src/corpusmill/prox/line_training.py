@@ -6,6 +6,7 @@ both. The checkpoint with the best mean keep-F1 on the dev pages is kept. For a 
 weights are the same on every run of one machine.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ WINDOWS_PER_STEP = 8
 LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 2e-3, 0.05, 50
 TOKEN_DROPOUT = 0.3
 CROP_LINES, LONG_CROP_LINES, LONG_CROP_SHARE = 256, 400, 0.3
+AVERAGING = 0.99
+"""Decay a step of the running mean of the weights; dev pages are scored with the mean, which is far less noisy."""
 N_CHECKPOINTS = 6
 """Dev evaluations over a training run; the best one's weights are kept."""
 THRESHOLD = 0.5
@@ -139,6 +142,7 @@ class _Training:
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)
         )
+        self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.best: tuple[float, dict[str, torch.Tensor]] = (-1.0, {})
         self.result = TrainedNetwork(network)
 
@@ -181,6 +185,10 @@ class _Training:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
+        decay = min(AVERAGING, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(now, 1 - decay)
         return float(loss.item())
 
     def _windows(self) -> tuple[list[LineFeatures], list[npt.NDArray[np.int8]]]:
@@ -197,9 +205,7 @@ class _Training:
         return windows, labels
 
     def _check(self, step: int, losses: Sequence[float]) -> None:
-        self.network.eval()
-        scores = [keep_f1(self.network, group) for group in self.dev_groups]
-        self.network.train()
+        scores = [keep_f1(self.average, group) for group in self.dev_groups]
         mean = float(np.mean(scores))
         self.result.losses.append(float(np.mean(losses)))
         self.progress(
@@ -207,7 +213,7 @@ class _Training:
             + ", ".join(f"{score:.3f}" for score in scores)
         )
         if mean > self.best[0]:
-            self.best = (mean, {name: tensor.clone() for name, tensor in self.network.state_dict().items()})
+            self.best = (mean, {name: tensor.clone() for name, tensor in self.average.state_dict().items()})
             self.result.best_step = step
 
 

@@ -1,0 +1,161 @@
+"""Training of the labeller on generated pages: it learns, it repeats, and a model folder is whole or absent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from corpusmill.errors import ConfigError
+from corpusmill.prox.labeller_folder import load_labeller, published_folder
+from corpusmill.prox.line_network import NetworkShape
+from corpusmill.prox.line_training import Budget, examples_of, train_network
+from corpusmill.prox.refiner_training import one_thread, train_labeller
+
+SHAPE = NetworkShape(n_buckets=512, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=64, dropout=0.0)
+MENU = ["Home", "About us", "Contact", "Log in", "Privacy | Terms", "Share this page", "Next >", "Tags: news"]
+
+
+def make_row(seed, domain):
+    rng = np.random.default_rng(seed)
+    words = ["the", "river", "house", "was", "old", "and", "people", "went", "there", "often"]
+    text = [" ".join(rng.choice(words, 14)).capitalize() + "." for _ in range(int(rng.integers(4, 9)))]
+    head, tail = list(rng.choice(MENU, 5)), list(rng.choice(MENU, 4))
+    lines = [*head, *text, *tail]
+    remove = [i for i in range(len(lines)) if i < len(head) or i >= len(head) + len(text)]
+    unsure = [len(head)] if seed % 5 == 0 else []
+    return {"doc_id": str(seed), "domain": domain, "tier": "human", "lines": lines, "remove": remove, "unsure": unsure}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled")
+    for name, seeds in (("train", range(40)), ("dev", range(100, 110))):
+        rows = [json.dumps(make_row(seed, f"{name}{seed}.example")) for seed in seeds]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    return folder / "train.jsonl", folder / "dev.jsonl"
+
+
+def train(files, out, **options):
+    with one_thread():
+        return train_labeller(*files, out, shape=SHAPE, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "m"
+    lines = []
+    quality = train(files, out, steps=60, seed=1, progress=lines.append)
+    return out, quality, lines
+
+
+def test_training_lowers_the_loss_and_learns_menus(trained):
+    _, quality, lines = trained
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
+    assert losses[-1] < losses[0] / 2
+    assert quality["full_text"]["keep_f1"] > 0.9
+    assert quality["full_text"]["keep_f1"] > quality["full_text"]["remove_nothing"]["keep_f1"]
+    assert quality["full_text"]["validity"] == 1.0
+
+
+def test_the_config_says_how_the_model_was_made_and_how_good_it_is(trained, files):
+    out, quality, _ = trained
+    config = json.loads((out / "config.json").read_text())
+    assert config["quality"] == quality
+    assert config["training"]["steps"] == 60
+    assert config["training"]["command"].startswith("corpusmill build-refiner --kind labeller --train train.jsonl")
+    assert set(config["training"]["data_sha256"]) == {"train.jsonl", "dev.jsonl"}
+    assert config["training"]["dev_domains_in_training"] == 0
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
+    assert load_labeller(out).threshold == config["threshold"]
+
+
+def test_equal_seeds_and_steps_give_equal_bytes_and_other_seeds_do_not(files, tmp_path):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        train(files, tmp_path / name, steps=4, seed=seed)
+    a, b, c = (tmp_path / name for name in "abc")
+    for name in ("model.safetensors", "config.json"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+    assert (a / "model.safetensors").read_bytes() != (c / "model.safetensors").read_bytes()
+
+
+def test_training_leaves_the_callers_random_state_and_threads_alone(files, tmp_path):
+    torch.manual_seed(11)
+    threads, expected = torch.get_num_threads(), torch.get_rng_state()
+    train(files, tmp_path / "m", steps=1, seed=0)
+    assert torch.equal(torch.get_rng_state(), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_training_by_minutes_ends(files, tmp_path):
+    train(files, tmp_path / "m", minutes=0.01)
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["training"]["steps"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes"), [(None, None), (1, 1.0), (0, None), (None, -1.0), (None, float("nan"))], ids=repr
+)
+def test_exactly_one_positive_budget_is_needed(steps, minutes):
+    with pytest.raises(ConfigError, match="exactly one"):
+        Budget(steps, minutes)
+
+
+def test_pages_of_unsure_lines_only_do_not_break_training():
+    from corpusmill.prox.labelled_pages import LabelledPage
+
+    pages = [LabelledPage("x", "d", "human", ("a", "b"), np.array([-1, -1], dtype=np.int8))]
+    examples = examples_of(pages)
+    network = train_network([(1.0, examples)], [examples], SHAPE, Budget(2, None), 0, lambda _: None).network
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+
+
+def test_an_interrupted_write_leaves_the_old_model_and_no_rest(trained, tmp_path):
+    out = tmp_path / "m"
+    published_folder(out, lambda folder: (folder / "config.json").write_text("old"))
+
+    def fail(folder):
+        (folder / "config.json").write_text("new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        published_folder(out, fail)
+    assert (out / "config.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_folder_that_is_no_model_is_not_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    with pytest.raises(ConfigError, match="'mine' exists"):
+        published_folder(tmp_path / "mine", lambda _: None)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_no_half_written_model(files, tmp_path):
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from corpusmill.prox.line_network import NetworkShape
+        from corpusmill.prox.refiner_training import train_labeller
+        shape = NetworkShape(n_buckets=512, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=64)
+        train, dev, out = map(Path, sys.argv[1:])
+        train_labeller(train, dev, out, steps=100_000, shape=shape, progress=print)
+        """
+    )
+    command = [sys.executable, "-u", "-c", script, *map(str, files), str(tmp_path / "m")]
+    child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(timeout=8)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait(timeout=30) == -signal.SIGKILL
+    child.stderr.close()
+    assert list(tmp_path.iterdir()) == []
+    train(files, tmp_path / "m", steps=1)
+    load_labeller(tmp_path / "m")
