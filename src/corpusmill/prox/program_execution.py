@@ -4,10 +4,12 @@ Compat mode joins the outputs of all chunks and runs them on the whole document,
 cases: GAIR-NLP/ProX `utils/chunk_utils.py`). Strict mode runs each output on the lines of its own chunk, with an error
 budget of its own, so that one bad chunk cannot void or rewrite the others.
 
-Two limits go beyond the released code and only meet hostile programs: a replacement that would blow the text up is
-refused in both modes, and lines are never materialised from the numbers that a program names.
+Limits go beyond the released code and only meet hostile programs, in both modes: a replacement that would blow the
+text up is refused as an error, and so is every `normalize` of one output behind the thousandth. Lines are never
+materialised from the numbers that a program names.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +27,8 @@ from corpusmill.prox.program_parser import parse_program
 
 MAX_GROWTH = 65_536
 """Characters by which one `normalize` may lengthen its text beyond doubling it."""
+MAX_NORMALIZES = 1000
+"""`normalize` calls of one output that run; each reads the text once. 256 new tokens hold fewer than 40."""
 MIN_SOURCE = 2
 """Non-blank characters that a `normalize` source must have in strict mode."""
 
@@ -173,6 +177,8 @@ class _Edit:
     def __init__(self, text: str) -> None:
         self.lines = text.split("\n")
         self.removed = bytearray(len(self.lines))
+        self.standing = list(range(len(self.lines) + 1))  # hint at or before the next line that still stands
+        self.n_normalizes: Counter[int] = Counter()
         self.operations: list[ExecutedOperation] = []
         self.errors: list[int] = []
         self.programs: list[Program] = []
@@ -192,16 +198,29 @@ class _Edit:
         first = min(max(first, 0), len(self.lines))
         last = max(min(last, len(self.lines) - 1), -1)
         n_characters = 0
-        gone = self.removed.find(0, first, last + 1) if first <= last else -1
-        while gone >= 0:  # each line is visited once over all calls: ranges may overlap as often as they like
-            n_characters += len(self.lines[gone]) + 1
-            self.removed[gone] = 1
-            gone = self.removed.find(0, gone + 1, last + 1)
+        line = self._next_standing(first)
+        while line <= last:  # over all calls each line is removed once, however often ranges overlap
+            n_characters += len(self.lines[line]) + 1
+            self.removed[line] = 1
+            self.standing[line] = line + 1
+            line = self._next_standing(line + 1)
         n_lines = max(0, last - first + 1)
         self.operations.append(ExecutedOperation(chunk, name, first, last, None, None, n_lines, n_characters))
 
+    def _next_standing(self, line: int) -> int:
+        """Returns the first line from a given one on that is not removed, or the number of lines."""
+        standing = self.standing
+        while standing[line] != line:
+            standing[line] = standing[standing[line]]  # halves the path for the next search
+            line = standing[line]
+        return line
+
     def normalize(self, chunk: int, op: Normalize, part: str, first: int, last: int) -> str:
-        """Returns a range of lines, joined, after a replacement; one that would blow it up is refused as an error."""
+        """Returns a range of lines, joined, after a replacement; one over the limits is refused as an error."""
+        self.n_normalizes[chunk] += 1
+        if self.n_normalizes[chunk] > MAX_NORMALIZES:
+            self.errors[chunk] += 1
+            return part
         count = part.count(op.source)
         growth = count * (len(op.target) - len(op.source))
         if growth > len(part) + MAX_GROWTH:

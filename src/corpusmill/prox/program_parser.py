@@ -29,9 +29,6 @@ from corpusmill.prox.program import (
     RemoveLines,
 )
 
-MAX_CALLS = 10_000
-"""Calls (strict) or lines (compat) that are read of one program; 256 new tokens hold fewer than 100."""
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INT = re.compile(r"[0-9]{1,6}")
 _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[ \t\n]*=(?!=)[ \t\n]*")
@@ -64,7 +61,7 @@ def parse_program(text: str, mode: Mode) -> Program:
 def _parse_compat(text: str) -> Program:
     ops: list[Operation] = []
     errors = ignored = 0
-    for line in text.strip(" ").split("\n", MAX_CALLS)[:MAX_CALLS]:
+    for line in text.strip(" ").split("\n"):
         op, n_errors = _compat_line(line)
         errors += n_errors
         if op is not None:
@@ -166,13 +163,12 @@ class _StrictParser:
         self.ops: list[Operation] = []
         self.errors = 0
         self.ignored = 0
-        self.calls = 0
         self.truncated = False
 
     def parse(self) -> Program:
         index = 0
         carried = ""  # the open call that the next line completes
-        while index < len(self.lines) and self.calls < MAX_CALLS:
+        while index < len(self.lines):
             line = carried + self.lines[index]
             unfinished = self._read_line(line)
             carried = ""
@@ -189,7 +185,7 @@ class _StrictParser:
     def _read_line(self, line: str) -> int | None:
         """Reads the calls of a line; returns where an unfinished call begins, else None."""
         position = 0
-        while self.calls < MAX_CALLS:
+        while True:
             position = _SEPARATORS.match(line, position).end()  # type: ignore[union-attr]  # matches the empty string
             if position == len(line) or line.startswith(("#", "```"), position):
                 return None
@@ -203,11 +199,9 @@ class _StrictParser:
             if after == len(line):
                 return None
             position = after
-        return None
 
     def _read_call(self, line: str, name: re.Match[str]) -> int:
         """Reads one call; returns where to go on, the line's length to leave it, or -1 for an unfinished call."""
-        self.calls += 1
         known = name[0] in _NAMES
         opening = _BLANKS.match(line, name.end()).end()  # type: ignore[union-attr]  # matches the empty string
         if not line.startswith("(", opening):

@@ -186,3 +186,21 @@ def test_one_program_on_one_text_gives_plain_json():
     assert answer["reason"] == "edited"
     assert answer["text"].startswith("line 9")
     assert answer["operations"][0]["last_line"] == 8
+
+
+def test_a_thousand_replacements_run_and_more_are_errors():
+    for settings in (STRICT, COMPAT):
+        program = "\n".join(['normalize(source_str="absent", target_str="")'] * 1000)
+        assert execute(TEXT, [ChunkProgram(0, 11, program)], settings).n_errors == 0
+        program += '\nnormalize(source_str="line", target_str="x")' * 3
+        result = execute(TEXT, [ChunkProgram(0, 11, program)], settings)
+        assert (result.text, result.n_errors, result.reason) == (TEXT, 3, "rejected_errors")
+
+
+def test_thousands_of_overlapping_ranges_remove_each_line_once():
+    text = "\n".join(f"line {n} has words" for n in range(4000))
+    program = "\n".join(f"remove_lines(start={n}, end={2900 + n % 7})" for n in range(2500))
+    for settings in (STRICT, COMPAT):
+        result = execute(text, [ChunkProgram(0, 3999, program + "\nremove_lines(start=2, end=3)")], settings)
+        assert lines_kept(result)[0] == 2907
+        assert sum(operation.n_characters for operation in result.operations) == len(text) - len(result.text)
