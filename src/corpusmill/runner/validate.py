@@ -47,7 +47,7 @@ def audit(lake: Lakehouse, plan: RunPlan, branch: AuditBranch | None = None) -> 
     if not result.passed:
         raise ValidationFailedError(
             f"{failure_message(result)}\nNothing was published; readers still see the corpus as it was. The rejected "
-            f"rows are on branch {name!r} of {plan.name}.corpus; Data Docs: {result.data_docs}"
+            f"rows are on branch {name!r} of {plan.name}.corpus."
         )
     write_record(lake, metrics_uri(lake, plan.name, plan.crawl), metrics)
     return outcome

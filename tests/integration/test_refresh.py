@@ -1,0 +1,235 @@
+"""Whole runs of the chain on small real WARC files: idempotence, order of backfills, faults, publication."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from corpusmill.errors import SupersededError, ValidationFailedError
+from corpusmill.runner import chain
+from corpusmill.runner.refresh import refresh
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+def snapshots(recipe: str) -> dict[str, int | None]:
+    lake = chain.open_lakehouse()
+    names = [f"{recipe}.{t}" for t in ("documents", "duplicates", "scores", "corpus")] + ["raw.pages", "ops.quarantine"]
+    return {name: lake.table(name).snapshot_id() for name in names}
+
+
+def test_a_second_run_of_the_same_crawl_changes_no_table(home, recipe, corpus_of):
+    made = recipe()
+    first = refresh(made, "T-2024-10", None, quiet)
+    before, rows = snapshots("tiny"), corpus_of("tiny")
+    assert first["published"] == 20
+    second = refresh(made, "T-2024-10", None, quiet)
+    assert second["published"] == 20
+    assert snapshots("tiny") == before
+    assert corpus_of("tiny").equals(rows)
+
+
+def test_the_shard_count_changes_no_row(home, recipe, corpus_of):
+    refresh(recipe("one", shards={"max_shards": 1}), "T-2024-10", None, quiet)
+    refresh(recipe("two", shards={"max_shards": 2}), "T-2024-10", None, quiet)
+    one, two = (corpus_of(n).drop_columns(["recipe_fingerprint"]) for n in ("one", "two"))
+    assert one.num_rows == 20
+    assert one.equals(two)
+
+
+@pytest.mark.parametrize("selecting", [False, True], ids=["without selection", "with fresh quantiles"])
+def test_any_order_of_backfills_ends_in_the_same_corpus(home, recipe, corpus_of, scored, selecting):
+    parts = scored if selecting else {}
+    forward, backward = recipe("forward", **parts), recipe("backward", **parts)
+    for crawl in ("T-2024-10", "T-2024-33"):
+        refresh(forward, crawl, None, quiet)
+    newer_alone = refresh(backward, "T-2024-33", None, quiet)["published"]
+    report = refresh(backward, "T-2024-10", None, quiet)
+    expected, found = (corpus_of(n).drop_columns(["recipe_fingerprint"]) for n in ("forward", "backward"))
+    assert found.equals(expected)
+    if not selecting:
+        assert newer_alone == 20
+        assert report["retracted"] == {"T-2024-33": 6}
+        assert found.num_rows == 34
+    # the newer crawl's content key is what a run of it would now compute: running it again does nothing
+    before = snapshots("backward")
+    refresh(backward, "T-2024-33", None, quiet)
+    assert snapshots("backward") == before
+
+
+def test_configs_one_two_one_run_three_times(home, recipe):
+    one = recipe(rules={"preset": "fineweb", "languages": ["en"]})
+    two = recipe(rules={"preset": "fineweb", "languages": ["en"], "pii": True, "min_language_score": 0.7})
+    seen = []
+    for made in (one, two, one):
+        refresh(made, "T-2024-10", None, quiet)
+        lake = chain.open_lakehouse()
+        seen.append(
+            (lake.table("tiny.corpus").snapshot_id(), lake.table("tiny.corpus").partition_key({"crawl": "T-2024-10"}))
+        )
+    assert len({snapshot for snapshot, _ in seen}) == 3
+    assert seen[0][1] == seen[2][1] != seen[1][1]
+
+
+def test_two_recipes_stand_side_by_side(home, recipe, corpus_of):
+    refresh(recipe("first"), "T-2024-10", None, quiet)
+    rows, before = corpus_of("first"), snapshots("first")
+    refresh(recipe("second", rules={"preset": "c4", "languages": ["en"]}), "T-2024-10", None, quiet)
+    assert corpus_of("first").equals(rows)
+    after = snapshots("first")
+    assert {k: v for k, v in after.items() if k.startswith("first")} == {
+        k: v for k, v in before.items() if k.startswith("first")
+    }
+    assert after["raw.pages"] == before["raw.pages"]  # the second recipe found the pages
+
+
+def test_a_failed_check_publishes_nothing_and_keeps_the_branch(home, recipe, corpus_of):
+    refresh(recipe(), "T-2024-10", None, quiet)
+    rows = corpus_of("tiny")
+    impossible = {
+        "name": "my.at_least_a_million",
+        "kind": "metric_between",
+        "subject": "n_documents",
+        "minimum": 1000000,
+        "why": "the test wants it",
+    }
+    strict = recipe(validation={"extra_checks": [impossible]})
+    with pytest.raises(ValidationFailedError, match=r"n_documents.*observed 14.*at least 1000000") as caught:
+        refresh(strict, "T-2024-33", None, quiet)
+    assert "audit_T-2024-33_1" in str(caught.value)
+    assert corpus_of("tiny").equals(rows)
+    branch = chain.open_lakehouse().table("tiny.corpus").scan({"crawl": "T-2024-33"}, ref="audit_T-2024-33_1")
+    assert branch.num_rows == 14
+    runs = chain.open_lakehouse().table("ops.runs").scan(None).to_pylist()
+    failed = next(r for r in runs if r["crawl"] == "T-2024-33")
+    assert failed["state"] == "failed"
+    assert "at least 1000000" in failed["message"]
+    # with the check gone the same crawl goes through
+    assert refresh(recipe(), "T-2024-33", None, quiet)["published"] == 14
+
+
+def test_a_corrupt_member_costs_its_page_and_becomes_a_quarantine_row(home, crawls, recipe):
+    path = next(crawls.rglob("T-2024-10-00000.warc.gz"))
+    data = bytearray(path.read_bytes())
+    starts = [i for i in range(len(data) - 3) if data[i : i + 3] == b"\x1f\x8b\x08"]
+    middle = (starts[4] + starts[5]) // 2
+    data[middle : middle + 40] = b"\x00" * 40
+    path.write_bytes(bytes(data))
+    lenient = recipe(ingest={"max_error_fraction": 0.2})
+    report = refresh(lenient, "T-2024-10", None, quiet)
+    assert report["published"] == 19
+    rows = chain.open_lakehouse().table("ops.quarantine").scan(None).to_pylist()
+    assert len(rows) == 1
+    assert rows[0]["warc_file"].endswith("T-2024-10-00000.warc.gz")
+    assert rows[0]["n_bytes_lost"] > 0
+    assert rows[0]["reason"].startswith("ingest.")
+
+
+def test_too_many_faults_fail_the_shard_with_the_worst_examples(home, crawls, recipe):
+    path = next(crawls.rglob("T-2024-10-00000.warc.gz"))
+    path.write_bytes(b"<html><body>Service unavailable</body></html>")
+    from corpusmill.errors import PermanentDataError
+
+    with pytest.raises(PermanentDataError, match=r"T-2024-10-00000"):
+        refresh(recipe(), "T-2024-10", None, quiet)
+    assert chain.open_lakehouse().table("tiny.corpus").partitions() == []
+
+
+def test_an_older_run_cannot_commit_after_a_newer_one_has_started(home, recipe):
+    made = recipe().model_dump(mode="json")
+    chain.initialise(["tiny"])
+    old = chain.plan(made, "T-2024-10", "old")
+    for shard in old["shards"]:
+        chain.run_shard(old["plan"], "ingest", shard)
+    new = chain.plan(made, "T-2024-10", "new")
+    with pytest.raises(SupersededError, match="'new'"):
+        chain.commit(old["plan"], "ingest")
+    for shard in new["shards"]:
+        assert chain.run_shard(new["plan"], "ingest", shard)["skipped"]  # the old run's shards are as good
+    assert chain.commit(new["plan"], "ingest")["documents_kept"] == 20
+
+
+def run_until(uri: str, shards: list[str], *, last: str) -> None:
+    """Runs the stages of a rules-only recipe up to and with ``last``."""
+    steps = [
+        ("ingest", lambda: [chain.run_shard(uri, "ingest", s) for s in shards]),
+        ("commit ingest", lambda: chain.commit(uri, "ingest")),
+        ("clean", lambda: [chain.run_shard(uri, "clean", s) for s in shards]),
+        ("commit clean", lambda: chain.commit(uri, "clean")),
+        ("deduplicate", lambda: chain.deduplicate(uri)),
+        ("select", lambda: chain.select(uri)),
+        ("assemble", lambda: [chain.run_shard(uri, "assemble", s) for s in shards]),
+        ("commit assemble", lambda: chain.commit(uri, "assemble")),
+        ("validate", lambda: chain.validate(uri)),
+    ]
+    for name, step in steps:
+        step()
+        if name == last:
+            return
+
+
+def test_two_crawls_published_at_the_same_time_both_survive_without_a_duplicate(home, recipe, corpus_of):
+    made = recipe().model_dump(mode="json")
+    chain.initialise(["tiny"])
+    plans = {crawl: chain.plan(made, crawl, f"run {crawl}") for crawl in ("T-2024-10", "T-2024-33")}
+    for planned in plans.values():
+        run_until(planned["plan"], planned["shards"], last="validate")
+    older = chain.publish(plans["T-2024-10"]["plan"])
+    newer = chain.publish(plans["T-2024-33"]["plan"])
+    assert (older["published"], older["rebases"]) == (20, 0)
+    assert (newer["published"], newer["rebases"]) == (14, 1)
+    digests = corpus_of("tiny")["dedup_digest"].to_pylist()
+    assert len(digests) == len(set(digests)) == 34
+
+
+def test_the_older_of_two_overlapping_crawls_may_publish_last(home, recipe, corpus_of):
+    made = recipe().model_dump(mode="json")
+    chain.initialise(["tiny"])
+    plans = {crawl: chain.plan(made, crawl, f"run {crawl}") for crawl in ("T-2024-10", "T-2024-33")}
+    for planned in plans.values():
+        run_until(planned["plan"], planned["shards"], last="validate")
+    assert chain.publish(plans["T-2024-33"]["plan"])["published"] == 20
+    older = chain.publish(plans["T-2024-10"]["plan"])
+    assert (older["published"], older["retracted"]) == (20, {"T-2024-33": 6})
+    assert corpus_of("tiny").num_rows == 34
+
+
+@pytest.mark.parametrize("moment", ["ingest", "clean", "assemble", "validate"])
+def test_a_killed_refresh_run_again_gives_the_same_tables(home, crawls, recipe, corpus_of, tmp_path, moment):
+    expected = recipe("expected")
+    refresh(expected, "T-2024-10", None, quiet)
+    recipe_file = tmp_path / "killed.yaml"
+    recipe_file.write_text(yaml.safe_dump(recipe("killed").model_dump(mode="json")))
+    command = [sys.executable, "-m", "corpusmill.cli", "refresh", str(recipe_file), "T-2024-10"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(moment):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    again = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    assert json.loads(again.stdout.splitlines()[-1])["published"] == 20
+    one, two = (corpus_of(n).drop_columns(["recipe_fingerprint"]) for n in ("expected", "killed"))
+    assert two.equals(one)
+
+
+def test_an_unknown_crawl_is_a_clear_error(home, recipe):
+    from corpusmill.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"T-2099-01.*T-2024-10"):
+        refresh(recipe(), "T-2099-01", None, quiet)
+
+
+def test_an_uninitialised_lakehouse_says_what_to_do(home, recipe):
+    with pytest.raises(Exception, match="corpusmill init"):
+        chain.plan(recipe().model_dump(mode="json"), "T-2024-10", "r")
