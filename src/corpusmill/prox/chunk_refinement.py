@@ -81,6 +81,7 @@ class ChunkRefinementStage:
         ``prompt_tokens``, ``failures``, ``normalize_misses``, ``normalize_tiny_sources``, ``words_removed``, and
         ``characters_removed.<operation>`` over edited documents.
         """
+        self.setup()  # a model that cannot be loaded is no fault of a document
         rows = batch.select(list(self.input_columns)).to_pylist()
         written = one_by_one(self._write, [row["text"] or "" for row in rows])
         metrics: Counter[str] = Counter()

@@ -7,6 +7,7 @@ Both are exact up to float rounding: padding never enters a result, and the chec
 (temperature, minimum length, stop lists) are put aside. Weights are safetensors and code from a model is never run.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig, R
 from corpusmill.prox.program_execution import decide_document
 from corpusmill.prox.prompt_tokenizer import RefinerTokenizer, load_tokenizer
 from corpusmill.prox.prompts import CHARACTERS_PER_ID
-from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput, DocDecision, resolve_model
+from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput, DocDecision, ResolvedModel, resolve_model
+
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,17 @@ class CausalRefiner:
         return ids[: ids.index(self.tokenizer.eos)], False
 
 
+def _fetched(config: DocRefinementConfig | ChunkRefinementConfig) -> tuple[Path, ResolvedModel]:
+    """Returns the model's folder and identity; of a hub model the commit that was fetched, where its folder tells."""
+    resolved = resolve_model(config)
+    if resolved.place is not None:
+        return resolved.place, resolved
+    folder = model_folder(config.model, config.revision)
+    if _COMMIT.fullmatch(folder.name):
+        resolved = resolve_model(config.model_copy(update={"revision": folder.name}))
+    return folder, resolved
+
+
 class TransformersDocRefiner:
     """Decides keep or drop of whole documents with a causal language model.
 
@@ -157,10 +171,10 @@ class TransformersDocRefiner:
     """
 
     def __init__(self, config: DocRefinementConfig) -> None:
-        resolved = resolve_model(config)
+        folder, resolved = _fetched(config)
         self.model_id, self.fingerprint = resolved.model_id, resolved.fingerprint
         self.config = config
-        self.causal = CausalRefiner(resolved.place or model_folder(config.model, config.revision), config)
+        self.causal = CausalRefiner(folder, config)
         self.decision_ids = self.causal.tokenizer.decision_ids()
 
     def decide(self, texts: Sequence[str]) -> list[DocDecision]:
@@ -212,10 +226,10 @@ class TransformersChunkRefiner:
     """
 
     def __init__(self, config: ChunkRefinementConfig) -> None:
-        resolved = resolve_model(config)
+        folder, resolved = _fetched(config)
         self.model_id, self.fingerprint = resolved.model_id, resolved.fingerprint
         self.config = config
-        self.causal = CausalRefiner(resolved.place or model_folder(config.model, config.revision), config)
+        self.causal = CausalRefiner(folder, config)
         self.assembles = self.causal.tokenizer.encoder.assembles()
         self.max_line = config.max_prompt_tokens * CHARACTERS_PER_ID
 

@@ -195,6 +195,15 @@ def test_public_refiners_run_in_compat_mode_and_others_in_strict_mode():
     assert DocRefinementConfig(model="my/refiner", mode="compat").execution_mode == "compat"
 
 
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_documents(tmp_path):
+    for stage in (
+        DocRefinementStage(DocRefinementConfig(backend="scripted", model=str(tmp_path / "absent.json"))),
+        ChunkRefinementStage(ChunkRefinementConfig(backend="scripted", model=str(tmp_path / "absent.json"))),
+    ):
+        with pytest.raises(ModelError):
+            stage.process(batch([GOOD]))
+
+
 def test_unusable_models_are_named(tmp_path):
     bad = tmp_path / "bad.json"
     bad.write_text('{"answers": 1}')

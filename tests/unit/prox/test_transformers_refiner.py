@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
 import random
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -365,6 +369,24 @@ def test_model_ids_name_the_version_and_no_place(llama_folder):
     assert other.fingerprint != refiner.fingerprint
     with pytest.raises(ConfigError, match="sha256"):
         load_doc_refiner(DocRefinementConfig(model=str(llama_folder), sha256="0" * 64))
+
+
+@pytest.mark.slow
+def test_a_hub_model_is_named_by_the_commit_that_was_fetched(llama_folder, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--tiny"
+    shutil.copytree(llama_folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    code = (
+        "from corpusmill.prox.config import DocRefinementConfig as C; from corpusmill.prox.refiner import *;"
+        "a = load_doc_refiner(C(model='org/tiny')); b = load_doc_refiner(C(model='org/tiny', revision='main'));"
+        f"c = load_doc_refiner(C(model='org/tiny', revision='{commit}'));"
+        "print(a.model_id, a.decide(['river'])[0].n_prompt_tokens > 5, a.fingerprint == c.fingerprint)"
+    )
+    offline = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=offline)
+    assert run.stdout.split() == [f"org/tiny@{commit}", "True", "True"], run.stderr
 
 
 def test_a_tokenizer_of_another_model_is_refused(llama_folder, tmp_path):
