@@ -44,7 +44,7 @@ class Measured:
     mean_gap: float
 
 
-def build_demo_reference_model(shared_data: Path, out: Path, steps: int = 700, seed: int = 0) -> ReferenceModel:
+def build_demo_reference_model(shared_data: Path, out: Path, steps: int = 600, seed: int = 0) -> ReferenceModel:
     """Returns the trained demo reference model, written to ``out`` with its card.
 
     Args:
@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shared_data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
