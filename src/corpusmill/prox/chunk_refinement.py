@@ -84,7 +84,7 @@ class ChunkRefinementStage:
         self.setup()  # a model that cannot be loaded is no fault of a document
         rows = batch.select(list(self.input_columns)).to_pylist()
         written = one_by_one(self._write, [row["text"] or "" for row in rows])
-        metrics: Counter[str] = Counter()
+        metrics: Counter[str] = Counter(failures=0)
         out = [self._row(row, answer, metrics) for row, answer in zip(rows, written, strict=True)]
         return StageOutput(
             kept=rows_to_table([row for row in out if row["kept"]], self.output_schema),

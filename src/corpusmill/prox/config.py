@@ -23,7 +23,7 @@ class RefinerConfig(StageConfig):
     """``transformers``: any causal language model; ``labeller``: the line labeller of this project; ``scripted``:
     fixed answers from a JSON file, for tests and dry runs."""
     model: str
-    """Model folder, hub id, or ``bundled:NAME``; for ``scripted`` the JSON file."""
+    """Model folder, hub id, or ``bundled:NAME``; for ``scripted`` a folder with ``script.json``."""
     revision: str | None = None
     """Hub revision (branch, tag or commit); give a commit to pin it. None: the hub's default branch."""
     sha256: str | None = None

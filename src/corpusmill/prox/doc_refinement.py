@@ -55,7 +55,7 @@ class DocRefinementStage:
         refiner = self._refiner()
         decided = one_by_one(refiner.decide, [rows[index]["text"] for index in asked])
         answers = dict(zip(asked, decided, strict=True))
-        metrics: Counter[str] = Counter(calls=len(asked))
+        metrics: Counter[str] = Counter(calls=len(asked), failures=0)
         out = [self._row(row, answers.get(index), refiner.model_id, metrics) for index, row in enumerate(rows)]
         return StageOutput(
             kept=rows_to_table([row for row in out if row["kept"]], self.output_schema),

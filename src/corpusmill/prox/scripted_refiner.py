@@ -1,6 +1,6 @@
-"""A refiner with fixed answers from a JSON file: for tests, dry runs and examples without a model.
+"""A refiner with fixed answers from a file: for tests, dry runs and examples without a model.
 
-The file holds an object with any of these keys:
+The model is a JSON file, or a folder that holds it as ``script.json``: an object with any of these keys:
 
     default               output where nothing else matches ("keep_doc()" or "keep_chunk()" where absent)
     containing            {phrase: output}: the first phrase, in file order, that the text holds decides
@@ -18,20 +18,23 @@ from corpusmill.prox.program import RemoveLines, render_program
 from corpusmill.prox.program_execution import decide_document
 from corpusmill.prox.refiner import ChunkOutput, DocDecision, ResolvedModel, resolve_model
 
+SCRIPT = "script.json"
+"""Name of the answers in a model folder."""
 _KEYS = {"default": str, "containing": dict, "remove_lines_with": list}
 
 
 def _read_script(resolved: ResolvedModel, model: str) -> dict[str, Any]:
-    if resolved.place is None or not resolved.place.is_file():
-        raise ModelError(f"model={model!r} is no file; a scripted refiner is a JSON file of answers")
+    place = resolved.place
+    path = place / SCRIPT if place is not None and place.is_dir() else place
+    if path is None or not path.is_file():
+        raise ModelError(f"model={model!r} holds no script; expected a JSON file of answers, or a folder with {SCRIPT}")
     try:
-        script = json.loads(resolved.place.read_text(encoding="utf-8"))
+        script = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"script {resolved.place.name!r} is not JSON: {error}") from error
+        raise ModelError(f"script {path.name!r} is not JSON: {error}") from error
     if not isinstance(script, dict) or any(not isinstance(v, _KEYS.get(k, type(None))) for k, v in script.items()):
         raise ModelError(
-            f"script {resolved.place.name!r} holds {str(script)[:200]!r}; "
-            f"expected an object with keys of {sorted(_KEYS)}"
+            f"script {path.name!r} holds {str(script)[:200]!r}; expected an object with keys of {sorted(_KEYS)}"
         )
     return script
 

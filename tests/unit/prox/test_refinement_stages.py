@@ -33,7 +33,7 @@ def batch(texts):
 def script(tmp_path, **answers):
     path = tmp_path / "script.json"
     path.write_text(json.dumps(answers))
-    return str(path)
+    return str(tmp_path)  # a folder, as every other model
 
 
 def doc_stage(tmp_path, **answers):
@@ -70,7 +70,7 @@ def test_document_stage_splits_kept_and_removed_and_keeps_the_program(tmp_path):
     assert output.kept["doc_id"].to_pylist() == ["d0"]
     assert (found["d1"]["decision"], found["d1"]["program"]) == ("drop", "drop_doc()")
     assert found["d1"]["n_chars"] == len(SPAM)
-    assert found["d0"]["model_id"].startswith("script.json@")
+    assert found["d0"]["model_id"].startswith(tmp_path.name + "@")
     assert output.metrics["calls"] == 2
 
 
@@ -212,7 +212,7 @@ def test_unusable_models_are_named(tmp_path):
     bad.write_text("[1]")
     with pytest.raises(ModelError, match="expected an object"):
         DocRefinementStage(DocRefinementConfig(backend="scripted", model=str(bad))).setup()
-    with pytest.raises(ModelError, match="no file"):
+    with pytest.raises(ModelError, match="no script"):
         ChunkRefinementStage(ChunkRefinementConfig(backend="scripted", model=str(tmp_path))).setup()
     with pytest.raises(ModelError, match="does not exist"):
         DocRefinementStage(DocRefinementConfig(model=str(tmp_path / "absent"))).setup()
