@@ -1,0 +1,1 @@
+"""The bundled demo crawl, its builder, and the measure of a refiner on it."""
