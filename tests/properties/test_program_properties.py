@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,6 +150,7 @@ def test_numbers_in_a_program_do_not_drive_the_work(number, mode):
     assert time.process_time() - started < 5  # materialising such a range takes minutes or all memory
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(
     piece=st.sampled_from(
