@@ -10,9 +10,10 @@ import numpy as np
 from corpusmill.errors import CorpusmillError
 from corpusmill.pruning.config import SelectionConfig
 from corpusmill.pruning.el2n import ensemble_el2n, mean_el2n
+from corpusmill.pruning.order import float_of_key
 from corpusmill.pruning.packing import pack
 from corpusmill.pruning.perplexity import mean_nll, per_token, perplexity
-from corpusmill.pruning.selection import Manifest, float_of_key, select
+from corpusmill.pruning.selection import Manifest, select
 
 FLOAT64_TOLERANCE = 1e-11
 FLOAT32_TOLERANCE = 1e-5

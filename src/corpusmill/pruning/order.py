@@ -1,16 +1,15 @@
 """The total order of selection: order-preserving integer keys of scores, and hashes of ids that break ties."""
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-Ids: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray | np.ndarray
-"""Document ids; a uint64 array is taken as the tie-break values themselves."""
-Strata: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray | None
-"""One label per row; None puts all rows in one stratum."""
+Ids: TypeAlias = Any
+"""Document ids as a sequence of str or an Arrow column; a uint64 array is taken as the tie-break values themselves."""
+Strata: TypeAlias = Any
+"""One label per row, a sequence of str or an Arrow column; None puts all rows in one stratum."""
 
 EVERYTHING = "*"
 """Name of the only stratum where rows are not split."""
@@ -60,12 +59,12 @@ def codes_of(strata: Strata, n: int) -> tuple[list[str], np.ndarray]:
     """Returns the names of the strata and each row's index into them; a null label is the stratum ``""``."""
     if strata is None:
         return [EVERYTHING], np.zeros(n, dtype=np.int64)
-    column = (
+    column: Any = (
         strata if isinstance(strata, pa.Array | pa.ChunkedArray) else pa.array(list(strata), type=pa.large_string())
     )
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    encoded = column.cast(pa.large_string()).fill_null("").dictionary_encode()
+    encoded: Any = column.cast(pa.large_string()).fill_null("").dictionary_encode()
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -172,7 +172,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str = "float32")
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors writes files that only their owner can read
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOD, "pad_token": PAD}
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOD, "pad_token": PAD}
     settings["model_max_length"] = int(model.config.max_position_embeddings)
     (folder / "tokenizer_config.json").write_text(
         json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8"

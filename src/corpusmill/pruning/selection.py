@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.errors import ConfigError, PermanentDataError
 from corpusmill.pruning.config import SelectionConfig
@@ -24,6 +23,18 @@ from corpusmill.pruning.el2n import mean_el2n
 from corpusmill.pruning.order import EVERYTHING, Ids, Strata, codes_of, float_of_key, random_scores
 from corpusmill.pruning.perplexity import bits_per_byte, mean_nll
 from corpusmill.pruning.radix import Descent, Histogram
+
+__all__ = [
+    "Histogram",
+    "Manifest",
+    "Rows",
+    "column_values",
+    "resolve",
+    "rows_of",
+    "select",
+    "single_score_key",
+    "strata_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -283,11 +294,12 @@ def _floats(scores: pa.Table, column: str) -> np.ndarray:
     if column not in _numeric(scores):
         raise ConfigError(f"column={column!r} holds {scores.schema.field(column).type}; a selection needs numbers")
     values = scores.column(column).cast(pa.float64())
-    if n := pc.sum(pc.is_nan(values)).as_py():
+    floats = np.asarray(values.to_numpy(), dtype=np.float64)  # null becomes NaN
+    if n := int(np.isnan(floats).sum()) - values.null_count:
         raise PermanentDataError(
             f"column {column!r} holds NaN in {n} rows; a row without a score must be null, so the scoring run is broken"
         )
-    return values.fill_null(float("nan")).to_numpy()
+    return floats
 
 
 def _numeric(scores: pa.Table) -> list[str]:
