@@ -21,7 +21,7 @@ COMMON_CRAWL_INDEX = "https://index.commoncrawl.org"
 _COMMON_CRAWL_FILES = ("https://data.commoncrawl.org", "s3://commoncrawl")
 _WEEK = re.compile(r"(\d{4})-(\d{2})$")
 _YEAR = re.compile(r"(\d{4})$")
-_PATH = re.compile(r"[^\s/\\:?#][^\s\\?#]*")
+_PATH = re.compile(r"(?!.*(://|<))[^\s/\\?#][^\s\\?#]*")
 
 
 @dataclass(frozen=True, order=True)
@@ -159,7 +159,7 @@ def parse_manifest(data: bytes, place: str) -> list[str]:
         raise PermanentDataError(f"manifest {place} begins with {data[:60]!r}; expected gzip. Is it an error page?")
     paths = [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
     for path in paths:
-        if not _PATH.fullmatch(path) or ".." in path.split("/") or "<" in path:
+        if not _PATH.fullmatch(path) or ".." in path.split("/"):
             raise PermanentDataError(f"manifest {place} holds {path[:80]!r}; expected relative paths of crawl files")
     if not paths:
         raise PermanentDataError(f"manifest {place} is empty; expected one path a line")

@@ -25,6 +25,7 @@ from corpusmill.ingest.backoff import (
 
 LOG = logging.getLogger(__name__)
 READ_SIZE = 256 * 1024
+FIRST_READ = 1024
 _MISSING = (404, 410)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -174,12 +175,14 @@ def _receive(state: _Download, answer: http.client.HTTPResponse) -> None:
 
 def _copy(state: _Download, answer: http.client.HTTPResponse, out: BinaryIO) -> None:
     """Copies the body, after a look at its first bytes."""
-    while data := answer.read(READ_SIZE):
+    data = answer.read(FIRST_READ) if state.n_bytes == 0 else answer.read1(READ_SIZE)
+    while data:
         if state.n_bytes == 0 and (problem := wrong_content(state.target.name, data)):
             busy = is_overloaded(data)
             raise _Retry(problem, retry_after_seconds(answer.headers.get("Retry-After")), wrong=not busy)
         out.write(data)
         state.n_bytes += len(data)
+        data = answer.read1(READ_SIZE)  # read would wait for the whole of it and lose the part when a server stalls
 
 
 def _continues(state: _Download, answer: http.client.HTTPResponse) -> bool:

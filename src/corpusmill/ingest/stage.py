@@ -7,8 +7,9 @@ becomes a quarantine row.
 
 import io
 import re
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +23,7 @@ from corpusmill.ingest.archive import read_archive
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.crawl import parse_manifest
 from corpusmill.ingest.extract import Extracted, Extractor, extract_page, extraction_fingerprint, load_extractor
-from corpusmill.ingest.fetch import open_file
+from corpusmill.ingest.fetch import DEFAULT_POLICY, FetchPolicy, open_file
 from corpusmill.ingest.http_message import BodyTooLargeError, HttpMessage, decode_body, parse_response
 from corpusmill.ingest.records import FIRST_BYTES, CrawlRecord, Fault
 from corpusmill.ingest.sandbox import Sandbox
@@ -45,8 +46,16 @@ class IngestStage:
     name = "ingest"
     output_schema: pa.Schema = PAGES.schema
 
-    def __init__(self, config: IngestConfig) -> None:
+    def __init__(
+        self,
+        config: IngestConfig,
+        *,
+        policy: FetchPolicy = DEFAULT_POLICY,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.config = config
+        self.policy = policy
+        self.sleep = sleep
         self.extraction = extraction_fingerprint(config)
         self._sandbox: Sandbox | None = None
         self._extractor: Extractor | None = None
@@ -89,7 +98,7 @@ class IngestStage:
             TransientDataError: The file could not be fetched now; nothing of it was lost.
         """
         try:
-            with open_file(base, warc_file, scratch) as file:
+            with open_file(base, warc_file, scratch, policy=self.policy, sleep=self.sleep) as file:
                 yield from self._read(file, warc_file, crawl)
         except PermanentDataError as error:
             bad = QuarantinedInput(where=warc_file, reason="ingest.bad_file", message=str(error))
