@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 from airflow.sdk import BaseOperator, Context
 
 from corpusmill_operators.retries import RETRY_POLICY
+from corpusmill_operators.xcom_keys import ERROR_KEY
 
-ERROR_KEY = "error"
-"""XCom key under which a failing task leaves its message for `ReportRunOperator`."""
 MAX_ERROR_CHARS = 4_000
 """Characters of a message that are kept; the task's log has all of it."""
 REASONS_SHOWN = 5

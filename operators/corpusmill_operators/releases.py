@@ -33,8 +33,9 @@ def releases_of(source: SourceConfig, relative_to: Path) -> tuple[Release, ...]:
         return read_releases(relative_to / os.path.expandvars(source.releases))
     if source.base == BUNDLED_CRAWLS:
         return read_releases(_bundled())
-    home = Path(os.environ.get("CORPUSMILL_HOME", ".corpusmill"))
-    place = (home if "://" in source.base else relative_to / source.base) / "collinfo.json"
+    from corpusmill.lakehouse.settings import corpusmill_home
+
+    place = (corpusmill_home() if "://" in source.base else relative_to / source.base) / "collinfo.json"
     return read_releases(place) if place.exists() else ()
 
 

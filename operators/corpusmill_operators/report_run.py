@@ -5,7 +5,8 @@ from typing import Any
 from airflow.sdk import Context, TriggerRule
 from airflow.sdk.exceptions import AirflowFailException
 
-from corpusmill_operators.base import ERROR_KEY, StageOperator
+from corpusmill_operators.base import StageOperator
+from corpusmill_operators.xcom_keys import ERROR_KEY
 
 FAILED = "failed"
 
