@@ -18,13 +18,13 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 from sqlalchemy import inspect
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from corpusmill.errors import ConfigError, LakehouseError, Permanent, Transient
 from corpusmill.lakehouse.settings import LakehouseSettings
+from corpusmill.lakehouse.storage import WarehouseFileIO
 from corpusmill.lakehouse.table import LOW_CARDINALITY_PROPERTY, SORT_PROPERTY, LakeTable
 from corpusmill.schema import OPS_TABLES, PAGES, RECIPE_TABLES, TableSpec
 
@@ -67,7 +67,7 @@ class Lakehouse:
     def __init__(self, settings: LakehouseSettings) -> None:
         self.settings = settings
         self._catalog: SqlCatalog | None = None
-        self._io: PyArrowFileIO | None = None
+        self._io: WarehouseFileIO | None = None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -80,11 +80,11 @@ class Lakehouse:
         self.close()
 
     @property
-    def io(self) -> PyArrowFileIO:
+    def io(self) -> WarehouseFileIO:
         """File access to the warehouse: pyarrow's own for folders and S3."""
         self._forget_other_process()
         if self._io is None:
-            self._io = PyArrowFileIO(self.settings.catalog_properties())
+            self._io = WarehouseFileIO(self.settings.catalog_properties())
         return self._io
 
     @property
@@ -188,9 +188,7 @@ class Lakehouse:
         properties = self.settings.catalog_properties() | {"init_catalog_tables": str(create).lower()}
         try:
             return SqlCatalog(CATALOG_NAME, **properties)
-        except IntegrityError:
-            raise
-        except DBAPIError as error:
+        except OperationalError as error:
             raise self._unavailable(error) from error
 
     def _has_catalog_tables(self) -> bool:
@@ -228,7 +226,7 @@ class Lakehouse:
             try:
                 step()
                 return
-            except (IntegrityError, ProgrammingError, OperationalError, CommitFailedException) as error:
+            except (DBAPIError, CommitFailedException, LakehouseUnavailableError) as error:
                 if attempt == INIT_ATTEMPTS - 1:
                     raise LakehouseError(
                         f"could not initialise {self!r} in {INIT_ATTEMPTS} attempts: {error}"

@@ -72,7 +72,7 @@ class LakehouseSettings(StageConfig):
         Raises:
             ConfigError: The catalog is neither SQLite nor PostgreSQL, or the warehouse neither a folder nor S3.
         """
-        if not self.catalog_uri.startswith(("sqlite:///", "postgresql")):
+        if not self.catalog_uri.startswith(("sqlite:///", "postgresql", "postgres:")):
             raise ConfigError(
                 f"catalog_uri={self.shown_catalog_uri!r} is not supported; expected sqlite:///FILE or postgresql://..."
             )
@@ -80,13 +80,14 @@ class LakehouseSettings(StageConfig):
             raise ConfigError(
                 f"warehouse={self.warehouse!r} is not supported; expected file:///FOLDER or s3://BUCKET/PREFIX"
             )
-        uri = self.catalog_uri
+        # the driver that pyiceberg's extra installs; SQLAlchemy 2.1 would look for another one
+        uri = re.sub(r"^postgres(ql)?://", "postgresql+psycopg2://", self.catalog_uri)
         if self.sqlite_path is not None and "?" not in uri:
             uri += "?timeout=60"  # seconds to wait for another process's write; the driver's own default is 5
         properties = {
             "uri": uri,
             "warehouse": self.warehouse,
-            "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+            "py-io-impl": "corpusmill.lakehouse.storage.WarehouseFileIO",
             "pool_pre_ping": "true",
         }
         if self.warehouse.startswith("s3://"):

@@ -27,6 +27,23 @@ class StoredFile:
     modified: dt.datetime
 
 
+_FILESYSTEMS: dict[tuple[object, ...], FileSystem] = {}
+
+
+class WarehouseFileIO(PyArrowFileIO):
+    """pyarrow's own access to folders and S3, with one client for a process.
+
+    pyiceberg makes a new file access, and with it a new S3 client and connections, each time a table is opened.
+    """
+
+    def _initialize_fs(self, scheme: str, netloc: str | None = None) -> FileSystem:
+        settings = tuple(sorted((k, v) for k, v in self.properties.items() if k.startswith("s3.")))
+        key = (os.getpid(), scheme, netloc, settings)
+        if key not in _FILESYSTEMS:
+            _FILESYSTEMS[key] = super()._initialize_fs(scheme, netloc)
+        return _FILESYSTEMS[key]
+
+
 def write_whole(io: PyArrowFileIO, location: str, data: bytes) -> None:
     """Writes a file so that readers see the old one or the new one, never half of it.
 

@@ -168,6 +168,7 @@ class Child:
 
     def end(self) -> int:
         self.connection.close()
+        self.process.kill()  # one that died already keeps its exit code
         self.process.join(timeout=60)
         return self.process.exitcode
 
