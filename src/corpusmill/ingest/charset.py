@@ -18,12 +18,15 @@ CHARSET_RULES = 1
 Source = Literal["bom", "header", "meta", "detected", "replaced"]
 
 META_BYTES = 16 * 1024  # a meta element further down is not looked for; browsers look at 1,024 bytes
+SNIFFED_BYTES = 4096
+LARGEST_ZERO_SHARE = 0.1  # UTF-16 that nothing declares counts as binary, as in browsers
 LARGEST_BAD_SHARE = 0.1  # of the bytes beyond ASCII; a wrong charset fails on nearly all of them
 LARGEST_REPLACED_SHARE = 0.2  # of the characters; more is not a page of text
 _META = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]{2,40})", re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _ASCII = bytes(range(128))
 _SUPERSETS = {"gbk": "gb18030", "gb2312": "gb18030", "ascii": "cp1252"}  # as the WHATWG encoding standard decodes them
+_BINARY_STARTS = (b"%PDF-", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"PK\x03\x04", b"\x1f\x8b", b"RIFF", b"\x7fELF")
 _WIDE = ("utf-16-le", "utf-16-be", "utf-16")
 
 
@@ -62,8 +65,8 @@ def decode_html(data: bytes, header_charset: str | None) -> DecodedText:
         if data.startswith(mark):
             return _decoded(data[len(mark) :], codec, "bom")
     declared = _declared(data, header_charset)
-    if b"\0" in data[:1024] and not any(codec in _WIDE for codec, _ in declared):
-        raise UndecodableError(f"the page holds zero bytes ({data[:16]!r}); expected text")
+    if _is_binary(data) and not any(codec in _WIDE for codec, _ in declared):
+        raise UndecodableError(f"the page begins with {data[:16]!r} and is binary data; expected text")
     for codec, source in declared:
         try:
             return DecodedText(data.decode(codec), codec, source)
@@ -75,6 +78,12 @@ def decode_html(data: bytes, header_charset: str | None) -> DecodedText:
         if decoded.n_replaced <= LARGEST_BAD_SHARE * beyond_ascii:
             return decoded
     return _detected(data, declared[0][0] if declared else "utf-8")
+
+
+def _is_binary(data: bytes) -> bool:
+    """Returns whether the bytes are a picture, document or archive, or full of zero bytes; a few are in real pages."""
+    head = data[:SNIFFED_BYTES]
+    return head.startswith(_BINARY_STARTS) or head.count(0) > LARGEST_ZERO_SHARE * len(head)
 
 
 def _declared(data: bytes, header_charset: str | None) -> list[tuple[str, Source]]:

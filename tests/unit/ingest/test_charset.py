@@ -63,6 +63,17 @@ def test_binary_data_is_undecodable(data):
         decode_html(data, "utf-8")
 
 
+def test_a_few_zero_bytes_do_not_make_a_page_binary():
+    decoded = decode_html(b"<p>a \0 b, and more words that make this a page</p>", "utf-8")
+    assert decoded.text.startswith("<p>a \0 b")
+
+
+def test_utf16_without_a_mark_is_read_where_the_header_says_so():
+    assert decode_html((GERMAN * 9).encode("utf-16-le"), "utf-16le").text == GERMAN * 9
+    with pytest.raises(UndecodableError, match="binary"):
+        decode_html((GERMAN * 9).encode("utf-16-le"), None)
+
+
 @pytest.mark.parametrize("label", ["", "bogus", "utf-7", "base64", "unicode_escape", "x-user-defined", "\0"])
 def test_labels_that_browsers_do_not_know_name_no_codec(label):
     assert python_codec(label) is None
