@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -104,7 +105,11 @@ def build(out: Path, docs: Mapping[str, bytes]) -> dict[str, Any]:
         for crawl in (SECOND, FIRST)
     ]
     (out / "crawls" / "collinfo.json").write_text(json.dumps(releases, indent=1) + "\n", encoding="utf-8")
-    (out / "crawls" / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
+    # One line per file and per copy: a change of one page stays readable in a diff.
+    compact = re.sub(
+        r"\[\s+([^][{}]+?)\s+\]", lambda m: f"[{re.sub(chr(10) + ' *', ' ', m[1])}]", json.dumps(expected, indent=1)
+    )
+    (out / "crawls" / "expected.json").write_text(compact + "\n", encoding="utf-8")
     return expected
 
 

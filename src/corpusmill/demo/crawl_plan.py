@@ -205,6 +205,8 @@ class _Plan:
         for i in range(spam):
             maker = (odd_pages.stuffed_page, odd_pages.sales_page)[i % 2]
             self.pages.append(maker(f"https://best-deals-{i % 5}.example/{mark}{i}"))
+        for i in range(14):
+            self.pages.append(odd_pages.promotion_page(f"https://offers-{i % 3}.example/{mark}/{i}.html"))
         for i, code in enumerate((404, 404, 403, 410, 500, 503, 404, 500)):
             self.pages.append(odd_pages.error_page(f"https://{ODD_SITE.host}/lost/{mark}{i}", code))
         for i in range(8):

@@ -3,7 +3,7 @@
 from corpusmill.demo.dice import Dice
 from corpusmill.demo.noise_lines import FORUM, SHOP, TOPICS, fill
 from corpusmill.demo.page_chrome import Page, Site
-from corpusmill.demo.written_texts import PEOPLE
+from corpusmill.demo.written_texts import PEOPLE, promotions
 
 SPAM_WORDS = (
     "replica watches", "payday loans", "miracle diet tea", "casino bonus", "cheap pills", "essay writing service",
@@ -74,6 +74,18 @@ def sales_page(url: str) -> Page:
     )
     lines = [dice.choice(claims) for _ in range(24)]
     return _lines_page(url, "spam", f"The secret of {word}", lines, "Health and Wealth Daily")
+
+
+def promotion_page(url: str) -> Page:
+    """Returns an advertisement in varied whole sentences: rules let it pass, a reader would not keep it."""
+    dice = Dice(url)
+    text = dice.choice(promotions())
+    brand = dice.choice(("Sunvelle", "Norrvik", "Tellamo", "Quickfern", "Oakmira", "Bellastra"))
+    word = dice.choice(
+        ("mattress", "vacuum cleaner", "travel insurance", "coffee machine", "tooth brush", "web hosting")
+    )
+    lines = [line.format(brand=brand, word=word) for _, line in text.blocks]
+    return _lines_page(url, "promotion", f"{brand} {word}: {text.title}", dice.sample(lines, 15), brand)
 
 
 def error_page(url: str, code: int) -> Page:

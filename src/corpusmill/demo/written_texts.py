@@ -85,6 +85,11 @@ def foreign() -> list[Text]:
     return [Text(f[0], title, _blocks(lines), (), f[0][:2]) for f, title, lines in read_entries("foreign")]
 
 
+def promotions() -> list[Text]:
+    """Returns pools of advertising and legal sentences with blanks for brand and product."""
+    return [Text(f"promotion/{f[0]}", title, _blocks(lines)) for f, title, lines in read_entries("promotions")]
+
+
 def news() -> list[Text]:
     """Returns one article for each event and town; the fields are town and host."""
     return [_event(entry, town) for entry in read_entries("news_events") for town in TOWNS]
