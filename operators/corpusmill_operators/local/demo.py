@@ -34,19 +34,19 @@ def run_demo(settings: LocalSettings, write: Callable[[str], None]) -> int:
             runs = create_backfill(settings, api, dag_id, releases)
             write(f"backfill of {', '.join(key for key, _ in releases)}: {len(runs)} runs")
             _unpause(api, dag_id)
-            progress = RunProgress(api, dag_id, runs, settings.airflow_home / "logs", write)
+            progress = RunProgress(api, dag_id, list(runs), settings.airflow_home / "logs", write)
             states = progress.follow(processes.check)
             failures = progress.failures()
             published = {run: progress.published(run) for run in runs}
         write(f"Airflow is stopped; {time.monotonic() - started:.0f} s in all")
     for failure in failures:
         write(f"\nFAILED {failure.crawl} {failure.task}: {failure.message}\n  log: {failure.log}")
-    good = [run for run in runs if states[run] == "success" and published[run] > 0]
-    if good:
-        from corpusmill.runner.report import print_demo_report
+    good = [crawl for run, crawl in runs.items() if states[run] == "success" and published[run] > 0]
+    if not good:
+        return 1
+    from corpusmill.runner.show import print_demo_report
 
-        print_demo_report([key for key, _ in releases])
-    return 0 if len(good) == len(runs) == len(releases) else 1
+    return 0 if print_demo_report(good) and good == [crawl for crawl, _ in releases] else 1
 
 
 def demo_releases(project: Path) -> tuple[Release, ...]:
@@ -55,7 +55,9 @@ def demo_releases(project: Path) -> tuple[Release, ...]:
     return releases_of(load_recipe(recipes / f"{RECIPE}.yaml").source, recipes)
 
 
-def create_backfill(settings: LocalSettings, api: AirflowApi, dag_id: str, releases: Sequence[Release]) -> list[str]:
+def create_backfill(
+    settings: LocalSettings, api: AirflowApi, dag_id: str, releases: Sequence[Release]
+) -> dict[str, str]:
     """Creates one run per release by ``airflow backfill create`` and returns the run ids, oldest release first."""
     _end_earlier_runs(api, dag_id)
     before = {run["dag_run_id"] for run in _runs(api, dag_id)}
@@ -64,7 +66,7 @@ def create_backfill(settings: LocalSettings, api: AirflowApi, dag_id: str, relea
         releases[-1][1], "--max-active-runs", "1", "--reprocess-behavior", "completed",
     )  # fmt: skip
     made = [run for run in _runs(api, dag_id) if run["dag_run_id"] not in before]
-    return [run["dag_run_id"] for run in sorted(made, key=lambda run: run["partition_date"])]
+    return {run["dag_run_id"]: run["partition_key"] for run in sorted(made, key=lambda run: run["partition_date"])}
 
 
 def _await_dag(api: AirflowApi, dag_id: str) -> None:

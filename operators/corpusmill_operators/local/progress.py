@@ -60,12 +60,13 @@ class RunProgress:
             time.sleep(POLL_SECONDS)
 
     def failures(self) -> list[Failure]:
-        """Returns the tasks that failed, the report's own failure last."""
+        """Returns the tasks that failed, in the order in which they did."""
         found = []
         for run in self._runs:
             crawl = self._run(run)["partition_key"]
             failed = [t for t in self._tasks(run) if t["state"] == "failed"]
-            for task in sorted(failed, key=lambda t: (t["task_id"] == "report", t["end_date"] or "")):
+            causes = [t for t in failed if t["task_id"] != "report"] or failed  # the report fails with the run
+            for task in sorted(causes, key=lambda t: t["end_date"] or ""):
                 label = task["task_id"] + (f"[{_shard(task)}]" if task["map_index"] >= 0 else "")
                 found.append(Failure(crawl, label, self._message(run, task), self._log_of(run, task)))
         return found
