@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -13,6 +14,8 @@ from transformers import (
     GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
 )
 
 from corpusmill.errors import ModelError
@@ -160,3 +163,30 @@ def test_bfloat16_weights_are_scored_with_float32_arithmetic(tiny_model):
     assert ours.nll_sum.dtype == torch.float64
     torch.testing.assert_close(ours.nll_sum, nll.sum(1), rtol=1e-5, atol=0)
     torch.testing.assert_close(ours.el2n_sum, el2n.sum(1), rtol=1e-5, atol=0)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the most elements that any operation made."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, torch.Tensor)]
+        self.elements = max([self.elements, *(t.numel() for t in tensors)])
+        return out
+
+
+def test_logits_never_exist_for_more_than_a_chunk_of_positions():
+    torch.manual_seed(0)
+    shape = {**SHAPE, "vocab_size": 4000, "hidden_size": 16}
+    model = LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=256, **SPECIAL)).eval()
+    ids = torch.randint(3, 4000, (4, 256), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode(), LargestTensor() as largest:
+        score_batch(model, ids, torch.ones_like(ids, dtype=torch.bool), head_chunk=64)
+    assert largest.elements <= 64 * 4000
+    with torch.inference_mode(), LargestTensor() as naive_way:
+        model(input_ids=ids)
+    assert naive_way.elements == 4 * 256 * 4000, "the recorder sees what a plain forward pass makes"

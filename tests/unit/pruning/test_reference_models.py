@@ -9,6 +9,7 @@ from corpusmill.pruning.reference_models import train_reference_model, train_tok
 TEXTS = ["the mill grinds the grain and the river carries it on"] * 30
 
 
+@pytest.mark.slow
 def test_a_reference_model_is_the_same_every_time_and_keeps_early_checkpoints(tmp_path):
     made = [
         train_reference_model(
