@@ -165,6 +165,8 @@ def _run(frames: Sequence[_Frame], docs_dir: Path, title: str) -> dict[str, Any]
         outcomes |= {r.expectation_config.meta["check"]: r for r in result.results}
     _escape_stored_results(docs_dir / "gx" / "uncommitted" / "validations")
     context.build_data_docs()
+    for picture in (docs_dir / "site").rglob("*.gif"):  # 3.4 MB of tutorial that no page of ours shows
+        picture.unlink()
     return outcomes
 
 

@@ -103,7 +103,7 @@ def show_value(value: object) -> str:
         return str(value)
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-    text = repr(value)
+    text = repr(value[: MAX_SAMPLE_CHARS + 1] if isinstance(value, str) else value)
     return text if len(text) <= MAX_SAMPLE_CHARS else f"{text[:MAX_SAMPLE_CHARS]}..."
 
 

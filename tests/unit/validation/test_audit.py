@@ -1,5 +1,8 @@
 import html
 import re
+import socket
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from corpusmill.batches import rows_to_table
 from corpusmill.errors import ConfigError
 from corpusmill.schema import CORPUS
+from corpusmill.validation import expectations
 from corpusmill.validation.checks import corpus_checks
 from corpusmill.validation.config import CheckConfig, ValidationConfig
 from corpusmill.validation.contract import check_contract, with_previous
@@ -61,7 +65,7 @@ def test_a_healthy_corpus_passes_every_check_and_gets_its_site(tmp_path):
     assert [r.name for r in result.results] == [c.name for c in corpus_checks()]
     assert result.data_docs == tmp_path / "site" / "index.html"
     assert result.data_docs.is_file()
-    assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) < 8_000_000
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) < 2_000_000
     skipped = {r.name for r in result.results if r.skipped}
     assert skipped == {c.name for c in corpus_checks() if c.name.startswith("drift.")}
     assert failure_message(result) == ""
@@ -167,6 +171,31 @@ def test_a_second_audit_replaces_the_site_of_the_first(tmp_path):
         audit(tmp_path, documents(1))
     assert len(list((tmp_path / "site").rglob("*sample.html"))) == 2  # the suite and one run
     assert (tmp_path / "of_somebody_else.txt").is_file()
+
+
+def test_an_audit_prints_nothing_and_calls_nobody(tmp_path, capfd, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("an audit must not open a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "sendto", refuse)
+    assert audit(tmp_path, documents(2)).passed
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_importing_the_settings_of_the_audit_is_cheap():
+    heavy = ("pandas", "pyarrow", "numpy", "great_expectations")
+    code = f"import sys, corpusmill.validation.config; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_evenly_spaced_rows_of_a_large_sample_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(expectations, "MAX_SAMPLE_ROWS", 4)
+    check = CheckConfig(name="v", kind="values_in", subject="language", values=("en",), why="w")
+    languages = ["de" if i % 3 == 0 else "en" for i in range(12)]
+    result = audit(tmp_path, documents(12, language=languages), [check])
+    assert "(4 of 4)" in result.failed_critical[0].observed
 
 
 def test_no_check_and_doubled_names_are_refused(tmp_path):
