@@ -140,9 +140,16 @@ def _run_stage(parsed: argparse.Namespace) -> int:
 def _execute(parsed: argparse.Namespace) -> int:
     from corpusmill.prox.execute_once import execute_once
 
-    text = parsed.text.read_text(encoding="utf-8", errors="surrogateescape")
-    _out(json.dumps(execute_once(text, parsed.program.read_text(encoding="utf-8"), parsed.mode), ensure_ascii=True))
+    text, program = (_exact_text(path) for path in (parsed.text, parsed.program))
+    _out(json.dumps(execute_once(text, program, parsed.mode), ensure_ascii=True))
     return 0
+
+
+def _exact_text(path: Path) -> str:
+    """Returns a file's text with its line ends as they are, which `Path.read_text` would change."""
+    if not path.is_file():
+        raise ConfigError(f"{str(path)!r} is not a file")
+    return path.read_bytes().decode("utf-8", errors="surrogateescape")
 
 
 def _build_refiner(parsed: argparse.Namespace) -> int:

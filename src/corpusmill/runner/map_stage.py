@@ -131,15 +131,18 @@ def _outputs(
 
 
 def _ingest(stage: IngestStage, plan: RunPlan, shard: Shard, progress: Progress) -> Iterator[tuple[str, StageOutput]]:
-    stage.setup()
     scratch = corpusmill_home() / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    for n, name in enumerate(shard.files, 1):
-        pages = 0
-        for output in stage.read_file(plan.base_location, name, plan.crawl, scratch):
-            pages += output.kept.num_rows
-            yield name, output
-        progress(f"ingest {plan.crawl}/{shard.name}: file {n} of {len(shard.files)}, {pages} pages from {name}")
+    stage.setup()
+    try:
+        for n, name in enumerate(shard.files, 1):
+            pages = 0
+            for output in stage.read_file(plan.base_location, name, plan.crawl, scratch):
+                pages += output.kept.num_rows
+                yield name, output
+            progress(f"ingest {plan.crawl}/{shard.name}: file {n} of {len(shard.files)}, {pages} pages from {name}")
+    finally:
+        stage.close()
 
 
 def _assembled(lake: Lakehouse, plan: RunPlan, shard: Shard) -> Iterator[tuple[str, StageOutput]]:

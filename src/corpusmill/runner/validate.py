@@ -94,8 +94,15 @@ def _batches(lake: Lakehouse, plan: RunPlan, branch: str) -> Iterator[pa.Table]:
 def _sample(lake: Lakehouse, plan: RunPlan, branch: str) -> pa.Table:
     """Returns a bounded sample of rows, evenly over the input files and the same on every run."""
     per_file = max(1, plan.parsed_recipe().validation.sample_documents // max(1, len(plan.files)))
-    parts = [rows.slice(0, per_file) for rows in _batches(lake, plan, branch)]
+    parts = [_spread(rows, per_file) for rows in _batches(lake, plan, branch)]
     return pa.concat_tables(parts) if parts else CORPUS.schema.empty_table()
+
+
+def _spread(rows: pa.Table, n: int) -> pa.Table:
+    """Returns at most ``n`` rows, evenly spaced: rows are sorted by language, the first ones would be of one."""
+    if rows.num_rows <= n:
+        return rows
+    return rows.take([i * rows.num_rows // n for i in range(n)])
 
 
 def _outcome(result: ValidationResult, metrics: dict[str, Any]) -> dict[str, Any]:
