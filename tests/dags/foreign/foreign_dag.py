@@ -13,11 +13,9 @@ with DAG(
     params={"crawl": Param("TEAM-B-1", type="string")},
     tags=["team-b"],
 ):
-    clean = mill.CleanRulesOperator(
-        task_id="clean", source="team_b.pages", target="team_b.clean", config={"languages": ["en"]}
+    pages = {"source": "team_b.pages"}
+    clean = mill.CleanRulesOperator(task_id="clean", target="team_b.clean", config={"languages": ["en"]}, **pages)
+    score = mill.ScoreUnitsOperator(
+        task_id="score", target="team_b.scores", config={"model": "bundled:reference_lm"}, pool=mill.GPU_POOL, **pages
     )
-    refine = mill.RefineChunksOperator(
-        task_id="refine", source="team_b.clean", target="team_b.refined", pool="gpu",
-        config={"backend": "labeller", "model": "bundled:line_labeller"},
-    )  # fmt: skip
-    clean >> refine
+    clean >> score
