@@ -28,7 +28,8 @@ def judged(shared_data):
     path = shared_data / "oracles" / "dclm_human_quality.jsonl.gz"
     if not path.is_file():
         pytest.skip(f"no human verdicts at {path}")
-    records = [json.loads(line) for line in gzip.open(path, "rt", encoding="utf-8")]
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
     n = len(records)
     names = {name: ["x"] * n for name in ("crawl", "warc_file", "language")}
     texts = [record["text"][:CHARACTERS] for record in records]
