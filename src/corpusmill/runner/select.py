@@ -1,7 +1,5 @@
 """Decides which scored documents stay, over the whole crawl, and stores the decision as a small manifest."""
 
-import json
-import logging
 import time
 
 import pyarrow as pa
@@ -20,8 +18,6 @@ from corpusmill.runner.records import write_record
 from corpusmill.runner.selection_record import StoredSelection, selection_uri
 from corpusmill.runner.stage_tables import input_table
 from corpusmill.schema import CUTOFFS, SCORES
-
-log = logging.getLogger(__name__)
 
 
 def decide_selection(lake: Lakehouse, plan: RunPlan, duplicates: Column | None = None) -> StoredSelection:
@@ -53,8 +49,6 @@ def run_select(lake: Lakehouse, plan: RunPlan) -> StageReport:
     report.removed = {reason: n for reason, n in out.items() if n > 0}
     manifest = stored.manifest.to_json()
     write_record(lake, selection_uri(lake, plan), {"manifest": manifest})
-    for warning in stored.manifest.warnings:
-        log.warning("%s", warning)
     _commit_cutoffs(lake, plan, stored, report)
     report.seconds = round(time.monotonic() - started, 3)
     return report
@@ -71,7 +65,7 @@ def _commit_cutoffs(lake: Lakehouse, plan: RunPlan, stored: StoredSelection, rep
         "fraction": str(config.fraction),
         "which": config.which,
         "mode": config.mode,
-        "manifest": json.dumps(stored.manifest.to_json(), sort_keys=True),
+        "manifest": stored.manifest.to_json(),
         "n_scored": stored.manifest.n_scored,
         "n_kept": report.documents_kept,
         "n_unscored": stored.manifest.n_unscored,
