@@ -105,6 +105,7 @@ def save_labeller(folder: Path, network: LineNetwork, head: DocumentHead | None,
     if head is not None:
         stored |= {_HEAD_PREFIX + name: torch.from_numpy(array) for name, array in head.tensors().items()}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
     complete = {
         "format": FORMAT,
         "shape": network.shape.as_dict(),

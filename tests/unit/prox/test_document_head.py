@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from corpusmill.errors import ConfigError
-from corpusmill.prox.document_head import DOCUMENT_FEATURES, document_features, fit_document_head
-from corpusmill.prox.document_head_training import JudgedDocuments, area_under_curve, train_document_head
+from corpusmill.prox.document_head import DOCUMENT_FEATURES, DocumentHead, document_features, fit_document_head
+from corpusmill.prox.document_head_training import (
+    JudgedDocuments,
+    area_under_curve,
+    beginning,
+    drop_share,
+    train_document_head,
+)
 from corpusmill.prox.labelled_pages import LabelledPage
 
 
@@ -52,7 +58,21 @@ def test_training_on_articles_and_menus_keeps_articles_and_drops_menus():
     )
     lines = (*article(), *menu())
     labels = np.array([0 if line.endswith(".") else 1 for line in lines], dtype=np.int8)
-    head, quality = train_document_head(judged, [LabelledPage("x", "d", "human", lines, labels)], seed=0)
+    pages = [LabelledPage("x", "d", "human", lines, labels)]
+    head, quality = train_document_head(judged, pages, pages, seed=0)
     assert quality["auc"] > 0.95
     assert quality["drop_precision"] >= 0.9
     assert head.p_drop(document_features(article())) < head.threshold <= head.p_drop(document_features(menu()))
+
+
+def test_a_beginning_takes_whole_lines_until_the_words_are_there():
+    assert beginning(["a b c", "d e", "f"], 4) == ["a b c", "d e"]
+    assert beginning(["a"], 10) == ["a"]
+    assert beginning([], 10) == []
+
+
+def test_the_drop_share_counts_documents_and_is_zero_for_none():
+    n = len(DOCUMENT_FEATURES)
+    never = DocumentHead(np.zeros(n), np.ones(n), np.zeros(n), -40.0, 0.5)
+    always = DocumentHead(np.zeros(n), np.ones(n), np.zeros(n), 40.0, 0.5)
+    assert (drop_share(never, [["a"], ["b"]]), drop_share(always, [["a"]]), drop_share(always, [])) == (0.0, 1.0, 0.0)

@@ -71,8 +71,17 @@ def test_the_config_says_how_the_model_was_made_and_how_good_it_is(trained, file
     assert config["training"]["command"].startswith("corpusmill build-refiner --kind labeller --train train.jsonl")
     assert set(config["training"]["data_sha256"]) == {"train.jsonl", "dev.jsonl"}
     assert config["training"]["dev_domains_in_training"] == 0
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert load_labeller(out).threshold == config["threshold"]
+
+
+def test_the_model_card_shows_the_measured_figures_and_the_command(trained):
+    out, quality, _ = trained
+    card = (out / "README.md").read_text()
+    scores = quality["full_text"]
+    assert f"| {scores['keep_f1']:.3f} | {scores['char_f1']:.3f} | {scores['remove_f1']:.3f} |" in card
+    assert json.loads((out / "config.json").read_text())["training"]["command"] in card
+    assert "document head" not in card.lower()
 
 
 def test_equal_seeds_and_steps_give_equal_bytes_and_other_seeds_do_not(files, tmp_path):
