@@ -1,6 +1,6 @@
 """The decision on a document from its stored measures: no text is needed to take it again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -39,6 +39,13 @@ def decide_with(measures: Mapping[str, Any], config: RulesConfig, preset: Preset
     return Decision(reason is None, reason)
 
 
+def first_reason(rules: Iterable[Rule], measures: Mapping[str, Any]) -> str | None:
+    """Returns the reason of the first rule of one set that the measures fail, None if they pass all of them."""
+    hits = [rule for rule in rules if rule.hits(measures[rule.measure])]
+    hits.sort(key=lambda rule: measures[rule.measure] if rule.earliest_wins else float("inf"))
+    return hits[0].reason if hits else None
+
+
 def _reasons(measures: Mapping[str, Any], config: RulesConfig, preset: Preset) -> Iterator[str]:
     """Yields reasons in the order in which rules are asked: URL, language, then the preset's."""
     asked_language = False
@@ -46,16 +53,11 @@ def _reasons(measures: Mapping[str, Any], config: RulesConfig, preset: Preset) -
         if rule_set != "url" and not asked_language:
             asked_language = True
             yield from _language_reasons(measures, config)
-        yield from _set_reasons(measures, list(rules))
+        reason = first_reason(rules, measures)
+        if reason is not None:
+            yield reason
     if not asked_language:
         yield from _language_reasons(measures, config)
-
-
-def _set_reasons(measures: Mapping[str, Any], rules: list[Rule]) -> Iterator[str]:
-    hits = [rule for rule in rules if rule.hits(measures[rule.measure])]
-    hits.sort(key=lambda rule: measures[rule.measure] if rule.earliest_wins else float("inf"))
-    for rule in hits:
-        yield rule.reason
 
 
 def _language_reasons(measures: Mapping[str, Any], config: RulesConfig) -> Iterator[str]:

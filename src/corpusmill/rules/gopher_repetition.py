@@ -7,6 +7,7 @@ The denominator of every character share is the length of the whole text.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 
 TOP_N_GRAMS = (2, 3, 4)
 """Sizes for the share of the most frequent n-gram."""
@@ -47,8 +48,10 @@ def n_gram_measures(text: str, words: Sequence[str]) -> Measures:
     for n in TOP_N_GRAMS:
         top = _top_chars(words, n)
         measures[f"gopher_repetition_top_{n}_gram"] = top / len(text) if text and top is not None else None
+    joined = "".join(words)
+    ends = [0, *accumulate(map(len, words))]
     for n in DUPLICATE_N_GRAMS:
-        measures[f"gopher_repetition_dup_{n}_grams"] = _repeated_chars(words, n) / len(text) if text else None
+        measures[f"gopher_repetition_dup_{n}_grams"] = _repeated_chars(joined, ends, n) / len(text) if text else None
     return measures
 
 
@@ -74,16 +77,21 @@ def _top_chars(words: Sequence[str], n: int) -> int | None:
     return (sum(map(len, gram)) + n - 1) * count
 
 
-def _repeated_chars(words: Sequence[str], n: int) -> int:
+def _repeated_chars(joined: str, ends: Sequence[int], n: int) -> int:
     """Returns the characters of n-grams seen before; after a hit the scan goes on behind it.
 
     N-grams are compared as concatenated text, so that word boundaries inside them do not matter.
+
+    Args:
+        joined: All words without spaces.
+        ends: Where words end in it: word i is ``joined[ends[i]:ends[i + 1]]``.
+        n: Words in an n-gram.
     """
     seen: set[str] = set()
     n_chars = i = 0
-    last = len(words) - n
+    last = len(ends) - 1 - n
     while i <= last:
-        gram = "".join(words[i : i + n])
+        gram = joined[ends[i] : ends[i + n]]
         if gram in seen:
             n_chars += len(gram)
             i += n

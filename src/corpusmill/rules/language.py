@@ -57,15 +57,14 @@ class LanguageIdentifier:
         line = replace_surrogates(text[: self._max_chars].replace("\n", " "))[0]
         if not line or line.isspace():
             return UNKNOWN_LANGUAGE
-        labels, scores = self._model.predict(line, k=1)
+        labels, scores = self._model.predict(line, k=1 if wanted is None else -1)
         if not labels:
             return UNKNOWN_LANGUAGE
-        language, score = _code(labels[0]), float(scores[0])
-        if wanted is None or language in wanted:
-            return Identified(language, score, None if wanted is None else score)
-        pairs = zip(*self._model.predict(line, k=-1), strict=True)
-        best = max((float(s) for label, s in pairs if _code(label) in wanted), default=0.0)
-        return Identified(language, score, best)
+        codes = list(map(_code, labels))
+        if wanted is None:
+            return Identified(codes[0], float(scores[0]), None)
+        best = max((float(s) for code, s in zip(codes, scores, strict=True) if code in wanted), default=0.0)
+        return Identified(codes[0], float(scores[0]), best)
 
 
 def _code(label: str) -> str:

@@ -27,9 +27,10 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
 _LITERAL = rf"\[(?:{_OCTET}\.){{3}}(?:{_OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)]"
-_EMAIL = re.compile(rf"\b{_ATOM}(?:\.{_ATOM})*@(?:(?:{_LABEL}\.)+{_LABEL}|{_LITERAL})")
+_LOCAL_PART = re.compile(rf"\b{_ATOM}(?:\.{_ATOM})*")
+_DOMAIN = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}|{_LITERAL}")
 _IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")
-_LOCAL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+/=?^_`{|}~-.")
+_LOCAL_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+/=?^_`{|}~-.")
 
 
 def mask(text: str) -> tuple[str, int]:
@@ -45,15 +46,21 @@ def email_spans(text: str) -> list[tuple[int, int]]:
     end = 0
     at = text.find("@")
     while at >= 0:
-        start = at
-        while start > max(end, at - WINDOW) and text[start - 1] in _LOCAL:
-            start -= 1
-        found = _EMAIL.search(text, start, at + 1 + WINDOW) if start < at else None
-        if found and found.start() < at < found.end():
-            spans.append(found.span())
-            end = found.end()
+        domain = _DOMAIN.match(text, at + 1, at + 1 + WINDOW)
+        start = None if domain is None else _local_start(text, max(end, at - WINDOW), at)
+        if domain is not None and start is not None:
+            end = domain.end()
+            spans.append((start, end))
         at = text.find("@", max(end, at + 1))
     return spans
+
+
+def _local_start(text: str, first: int, at: int) -> int | None:
+    """Returns the leftmost position from which everything up to the "@" is a local part, None if there is none."""
+    start = at
+    while start > first and text[start - 1] in _LOCAL_CHARS:
+        start -= 1
+    return next((place for place in range(start, at) if _LOCAL_PART.fullmatch(text, place, at)), None)
 
 
 def ip_spans(text: str) -> list[tuple[int, int]]:

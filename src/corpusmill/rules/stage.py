@@ -6,7 +6,7 @@ first failing rule.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,11 +115,15 @@ class CleanStage:
                 self._guard(rule_set, document, self._measurers[rule_set])
         return document
 
+    def decide(self, measures: Mapping[str, Any]) -> Decision:
+        """Returns the decision on stored measures under this stage's settings; see `corpusmill.rules.decision`."""
+        return decide_with(measures, self.config, self._preset)
+
     def _document(self, page: dict[str, Any]) -> dict[str, Any]:
         """Returns the row of one page."""
         document = self.measure(page["text"], page["url"])
         language = {"language": document.identified.language, "language_score": document.identified.score}
-        decision = decide_with({**document.measures, **language}, self.config, self._preset)
+        decision = self.decide({**document.measures, **language})
         n_pii = 0
         if decision.kept and document.error is None and self.config.pii:
             n_pii = self._mask(document)
