@@ -21,7 +21,7 @@ from corpusmill.errors import ConfigError, ModelError
 from corpusmill.prox.document_head import DocumentHead, document_features
 from corpusmill.prox.labeller_folder import load_labeller
 from corpusmill.prox.line_features import LineFeatures, line_features, nonblank
-from corpusmill.prox.line_network import LineNetwork, collate
+from corpusmill.prox.line_network import LineNetwork, collate, one_thread
 from corpusmill.prox.refiner import Chunk, ChunkOutput, DocDecision, folder_digest
 
 _LAST_NUMBER = 999_999  # line numbers have at most six digits in the strict grammar
@@ -118,7 +118,8 @@ class LabellerChunkRefiner:
 
     def write_programs(self, chunks: Sequence[Chunk]) -> list[ChunkOutput]:
         """Returns one program for each window; ``n_prompt_tokens`` counts the lines that the network saw."""
-        return [self._write(chunk) for chunk in chunks]
+        with one_thread():
+            return [self._write(chunk) for chunk in chunks]
 
     def _write(self, chunk: Chunk) -> ChunkOutput:
         filled = nonblank(chunk.lines)

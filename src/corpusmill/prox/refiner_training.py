@@ -7,8 +7,7 @@ measured on the stored weights through parser and executor. It appears whole or 
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from corpusmill.prox.labelled_pages import LabelledPage, main_content_pages, rea
 from corpusmill.prox.labeller_card import model_card
 from corpusmill.prox.labeller_folder import CONFIG, published_folder, save_labeller
 from corpusmill.prox.line_labeller import LabellerChunkRefiner
-from corpusmill.prox.line_network import NetworkShape
+from corpusmill.prox.line_network import NetworkShape, one_thread
 from corpusmill.prox.line_training import THRESHOLD, Budget, Progress, examples_of, train_network
 from corpusmill.prox.refiner_evaluation import evaluate_pages, remove_nothing
 
@@ -151,17 +150,6 @@ def build_demo_labeller(
             command=f"build_demo_labeller(shared_data, out, steps={steps}, seed={seed})",
             note=DEMO_NOTE,
         )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Runs torch on one thread inside, so that sums are taken in the same order everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _measured(folder: Path, dev_texts: Sequence[Sequence[LabelledPage]]) -> dict[str, Any]:

@@ -129,6 +129,16 @@ def test_a_window_gets_the_same_program_alone_and_in_any_batch(model):
     assert len({output.output for output in together}) > 1
 
 
+def test_writing_programs_leaves_the_number_of_threads_alone(model):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        LabellerChunkRefiner(model).write_programs([Chunk(0, ("a", "b"))])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_padding_does_not_change_a_window_beyond_rounding(model):
     from corpusmill.prox.line_network import collate
 

@@ -13,9 +13,9 @@ import torch
 
 from corpusmill.errors import ConfigError
 from corpusmill.prox.labeller_folder import load_labeller, published_folder
-from corpusmill.prox.line_network import NetworkShape
+from corpusmill.prox.line_network import NetworkShape, one_thread
 from corpusmill.prox.line_training import Budget, examples_of, train_network
-from corpusmill.prox.refiner_training import one_thread, train_labeller
+from corpusmill.prox.refiner_training import train_labeller
 
 SHAPE = NetworkShape(n_buckets=512, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=64, dropout=0.0)
 MENU = ["Home", "About us", "Contact", "Log in", "Privacy | Terms", "Share this page", "Next >", "Tags: news"]
