@@ -97,6 +97,17 @@ def test_urls_get_the_verdicts_of_datatrove_when_compared_as_written(as_written_
     assert set(verdicts) >= {"keep", *(f"drop:{r}" for k, r in parity.DATATROVE_REASONS.items() if k[:3] == "url")}
 
 
+def test_urls_of_shared_documents_get_the_verdicts_of_datatrove(as_written_urls, golden, shared_data):
+    n = 0
+    for reference, url, _ in documents.shared_documents(shared_data):
+        if url and "#full" not in reference:
+            expected = golden[f"url:{reference}"]
+            assert expected["digest"] == documents.digest(url)
+            assert parity.judge_url(as_written_urls, url) == expected["url"], reference
+            n += 1
+    assert n > 1000
+
+
 def test_upper_case_does_not_escape_the_url_lists(as_written_urls):
     folded = _url_rules(as_written=False)
     assert parity.judge_url(as_written_urls, "http://good.org/PORN") == "keep"
