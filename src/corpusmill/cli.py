@@ -65,7 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--kind", required=True, choices=["labeller"])
     build.add_argument("--train", required=True, type=Path, metavar="F")
     build.add_argument("--dev", required=True, type=Path, metavar="F")
-    build.add_argument("--minutes", type=float, default=3.0, metavar="N")
+    length = build.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, metavar="N", help="training time; 3 unless --steps is given")
+    length.add_argument("--steps", type=int, metavar="N", help="training steps; repeatable to the bit with a seed")
+    build.add_argument("--seed", type=int, default=0, metavar="N")
+    build.add_argument("--crawls", type=Path, metavar="DIR", help="crawls with gold text, for main-content pages")
+    build.add_argument("--judged", type=Path, metavar="F", help="documents with people's keep/drop verdicts")
     build.add_argument("--out", required=True, type=Path, metavar="DIR")
     build.set_defaults(run=_build_refiner)
 
@@ -156,7 +161,15 @@ def _build_refiner(parsed: argparse.Namespace) -> int:
     from corpusmill.prox.refiner_training import train_labeller
 
     quality = train_labeller(
-        parsed.train, parsed.dev, parsed.out, minutes=parsed.minutes, steps=None, seed=0, progress=_say
+        parsed.train,
+        parsed.dev,
+        parsed.out,
+        minutes=3.0 if parsed.steps is None and parsed.minutes is None else parsed.minutes,
+        steps=parsed.steps,
+        seed=parsed.seed,
+        crawls=parsed.crawls,
+        judged_documents=parsed.judged,
+        progress=_say,
     )
     _out(json.dumps(quality))
     return 0

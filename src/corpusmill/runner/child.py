@@ -20,6 +20,8 @@ from typing import Any
 
 from corpusmill.errors import CorpusmillError, ModelError, WorkerDiedError
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Unless the environment says otherwise: shards run side by side, so threads of each would only fight for the cores."""
 LAST_LINES = 20
 """Lines of the child's output that an error message repeats."""
 
@@ -69,7 +71,7 @@ class ChildJob:
         command = [sys.executable, "-m", "corpusmill.worker", str(job)]
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            start_new_session=True,
+            start_new_session=True, env={**ONE_THREAD, **os.environ},
         )  # fmt: skip
         try:
             assert self._process.stdout is not None

@@ -17,6 +17,7 @@ from corpusmill.lakehouse.shards import ShardWriter
 from corpusmill.report import StageReport
 from corpusmill.runner.commit import stored_stage_report
 from corpusmill.runner.deduplicate import WHOLE_CRAWL
+from corpusmill.runner.demo_quality import demo_quality
 from corpusmill.runner.examples import refinement_examples
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.publish import publication_uri
@@ -55,6 +56,7 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "tag": publication.get("tag"),
         "retracted": publication.get("retracted", {}),
         "validation": find_record(lake, validation_uri(lake, plan)),
+        "refiner_quality": demo_quality(lake, plan),
         "examples": refinement_examples(lake, plan, EXAMPLES),
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.epochs import current_epoch
 from corpusmill.runner.chain import open_lakehouse
+from corpusmill.runner.demo_quality import quality_sentences
 from corpusmill.runner.plan import load_plan, plan_uri
 from corpusmill.runner.records import read_record
 from corpusmill.runner.report import report_uri
@@ -41,9 +42,18 @@ def print_report(report: dict[str, Any], write: Callable[[str], None]) -> None:
         write(
             f"  {report['quarantined']} inputs could not be processed; each is a row of ops.quarantine with its reason"
         )
+    _print_verdicts(report, write)
+
+
+def _print_verdicts(report: dict[str, Any], write: Callable[[str], None]) -> None:
+    """Writes retractions, the refiner's quality where it is known, and the outcome of validation."""
     for crawl, n in report["retracted"].items():
         if n:
             write(f"  {n} documents of the newer crawl {crawl} were retracted: their older copy is published now")
+    if report["refiner_quality"]:
+        write("  refiner, measured on this crawl:")
+        for line in quality_sentences(report["refiner_quality"]):
+            write(f"    {line}")
     validation = report["validation"]
     if validation:
         verdict = "passed" if validation["passed"] else "FAILED"
