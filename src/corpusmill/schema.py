@@ -7,6 +7,7 @@ Iceberg tables read back as. Counts are int64, shares and scores float64, times 
 import hashlib
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,7 +15,7 @@ STRING = pa.large_string()
 TIME = pa.timestamp("us", tz="UTC")
 
 
-def required(name: str, type_: pa.DataType) -> pa.Field:
+def required(name: str, type_: pa.DataType) -> "pa.Field[Any]":
     """Returns a field that must not be null."""
     return pa.field(name, type_, nullable=False)
 
