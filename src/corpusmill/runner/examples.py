@@ -38,8 +38,13 @@ def refinement_examples(lake: Lakehouse, plan: RunPlan, n: int) -> list[dict[str
 
 
 def _order(row: dict[str, Any]) -> tuple[bool, str]:
-    """Orders documents of a readable length first, then by a hash of their id, which is no property of the text."""
-    readable = 400 <= (row.get("n_chars_before") or len(row.get("before", ""))) <= MAX_CHARS
+    """Orders readable examples first, then by a hash of the document's id, which is no property of the text.
+
+    Readable: a text of some length of which between 3 and 50 % was removed.
+    """
+    before = row.get("n_chars_before") or len(row.get("before", ""))
+    after = row["n_chars_after"] if "n_chars_after" in row else len(row.get("after", ""))
+    readable = 400 <= before <= MAX_CHARS and 0.5 * before <= after <= 0.97 * before
     return not readable, hashlib.blake2b(str(row["doc_id"]).encode(), digest_size=8).hexdigest()
 
 
