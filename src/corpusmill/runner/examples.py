@@ -40,11 +40,12 @@ def refinement_examples(lake: Lakehouse, plan: RunPlan, n: int) -> list[dict[str
 def _order(row: dict[str, Any]) -> tuple[bool, str]:
     """Orders readable examples first, then by a hash of the document's id, which is no property of the text.
 
-    Readable: a text of some length of which between 3 and 50 % was removed.
+    Readable: a text of some length of which between 3 and 50 % was removed, by more than one call.
     """
     before = row.get("n_chars_before") or len(row.get("before", ""))
     after = row["n_chars_after"] if "n_chars_after" in row else len(row.get("after", ""))
-    readable = 400 <= before <= MAX_CHARS and 0.5 * before <= after <= 0.97 * before
+    program = row.get("program") or "\n".join(p["output"] or "" for p in row.get("programs") or [])
+    readable = 400 <= before <= MAX_CHARS and 0.5 * before <= after <= 0.97 * before and program.count("(") > 1
     return not readable, hashlib.blake2b(str(row["doc_id"]).encode(), digest_size=8).hexdigest()
 
 

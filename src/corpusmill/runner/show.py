@@ -132,7 +132,7 @@ def print_demo_report(crawls: list[str], recipe: str = "demo") -> bool:
         epoch, _ = current_epoch(lake, recipe, crawl)
         report = stored_report(lake, plan_uri(lake, recipe, crawl, epoch))
         print_report(report, print)
-        examples += report["examples"][:3]
+        examples += report["examples"][:2]
         n_published += report["published"] > 0
     print_examples(examples, print)
     print_how_to_read(lake, recipe, print)
