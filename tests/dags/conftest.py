@@ -72,7 +72,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_partition():
     """Returns a function that runs a DAG for one crawl, with the crawl as partition key (`dag.test` knows none)."""
 

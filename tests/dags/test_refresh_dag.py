@@ -45,22 +45,40 @@ def corpus_rows(crawl):
     return table("demo.corpus").scan({"crawl": crawl}).sort_by("doc_id").to_pylist()
 
 
+def logged_runs(crawl):
+    return table("ops.runs").scan(None, filter=f"recipe == 'demo' and crawl == '{crawl}'").to_pylist()
+
+
 def states(run):
     return {(t.task_id, t.map_index): str(t.state) for t in run.get_task_instances()}
 
 
-def test_a_run_publishes_a_crawl_and_a_second_run_changes_no_table(home, refresh_dag, run_partition):
+@pytest.fixture(scope="module")
+def first(airflow_db, load_dags, run_partition, tmp_path_factory):
+    """A first run that nothing disturbed: its home, the run, the published rows."""
+    from corpusmill.runner import chain
+
+    home = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CORPUSMILL_HOME", str(home))
+        chain.initialise(["demo"])
+        run = run_partition(load_dags()["corpus_refresh_demo"], FIRST)
+        yield home, run, corpus_rows(FIRST) if run.state == "success" else []
+
+
+def test_a_run_publishes_a_crawl_and_a_second_run_changes_no_table(first, refresh_dag, run_partition, monkeypatch):
     from airflow.models.asset import AssetEvent
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    run = run_partition(refresh_dag, FIRST)
+    home, run, rows = first
+    monkeypatch.setenv("CORPUSMILL_HOME", str(home))
     assert run.state == "success"
     assert run.partition_key == FIRST
     assert set(states(run).values()) == {"success"}
     labels = {t.rendered_map_index for t in run.get_task_instances() if t.task_id == "score"}
     assert labels == {"00000", "00001"}
-    n_published = len(corpus_rows(FIRST))
+    n_published = len(rows)
     assert n_published > 0
     assert f"demo/{FIRST}/1" in table("demo.corpus").refs()
 
@@ -76,8 +94,7 @@ def test_a_run_publishes_a_crawl_and_a_second_run_changes_no_table(home, refresh
     assert again.state == "success"
     assert {task for (task, _), state in states(again).items() if state == "success"} == {"plan", "report"}
     assert snapshots() == before
-    rows = table("ops.runs").scan({"recipe": "demo", "crawl": FIRST}).to_pylist()
-    assert sorted((r["epoch"], r["state"], r["n_published"]) for r in rows) == [
+    assert sorted((r["epoch"], r["state"], r["n_published"]) for r in logged_runs(FIRST)) == [
         (1, "success", n_published),
         (2, "success", n_published),
     ]
@@ -120,17 +137,7 @@ class ChildKiller(threading.Thread):
             return False
 
 
-def test_a_killed_shard_is_repeated_and_ends_in_the_same_corpus(
-    home, refresh_dag, run_partition, tmp_path, monkeypatch, capfd
-):
-    assert run_partition(refresh_dag, FIRST).state == "success"
-    undisturbed = corpus_rows(FIRST)
-    assert undisturbed
-
-    from corpusmill.runner import chain
-
-    monkeypatch.setenv("CORPUSMILL_HOME", str(tmp_path / "second"))
-    chain.initialise(["demo"])
+def test_a_killed_shard_is_repeated_and_ends_in_the_same_corpus(first, home, refresh_dag, run_partition, capfd):
     killer = ChildKiller()
     with killer:
         run = run_partition(refresh_dag, FIRST)
@@ -139,7 +146,7 @@ def test_a_killed_shard_is_repeated_and_ends_in_the_same_corpus(
     repeated = [(t.task_id, t.try_number) for t in run.get_task_instances() if t.try_number > 1]
     assert repeated == [("score", 2)]
     assert "ended with signal SIGKILL and no result" in capfd.readouterr().out
-    assert corpus_rows(FIRST) == undisturbed
+    assert corpus_rows(FIRST) == first[2]
 
 
 def break_one_member(crawls, crawl):
@@ -195,7 +202,7 @@ def test_a_failed_audit_turns_the_run_red_says_why_and_leaves_readers_data_alone
     assert tries["validate"] == 1, "a failed check is not tried again"
     assert "corpus.enough" in capfd.readouterr().out
     assert corpus_rows(FIRST) == []
-    (row,) = table("ops.runs").scan({"recipe": "demo", "crawl": FIRST}).to_pylist()
+    (row,) = logged_runs(FIRST)
     assert row["state"] == "failed"
     assert row["message"].startswith("validate failed: ValidationFailedError:")
 
