@@ -23,7 +23,7 @@ NAMES = {
     "assemble": "published",
 }
 """What the documents that leave a stage are called in the funnel; stages that lose nothing are left out."""
-REASONS_SHOWN = 4
+REASONS_SHOWN = 3
 """Reasons named per stage; the rest is summed."""
 
 
@@ -57,7 +57,9 @@ def _print_verdicts(report: dict[str, Any], write: Callable[[str], None]) -> Non
     validation = report["validation"]
     if validation:
         verdict = "passed" if validation["passed"] else "FAILED"
-        write(f"  validation: {verdict}, {validation['n_checks']} checks, {len(validation['warnings'])} warnings")
+        n_warnings = len(validation["warnings"])
+        warnings = f"{n_warnings} warning{'' if n_warnings == 1 else 's'}"
+        write(f"  validation: {verdict}, {validation['n_checks']} checks, {warnings}")
         for sentence in [*validation["failed"], *validation["warnings"]]:
             write(f"    {sentence}")
 
