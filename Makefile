@@ -38,6 +38,7 @@ types: $(READY) ## Types
 arch: $(READY) ## Import rules
 	$(BIN)/lint-imports
 
+FILES ?= $(wildcard $(CORPUSMILL_SHARED_DATA)/../conformance/*.jsonl)
 conformance: $(READY) ## Run conformance files: make conformance FILES="a.jsonl b.jsonl"
 	@$(BIN)/python -m corpusmill.conformance $(FILES)
 

@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--tag", help="a release tag instead of the newest corpus")
     files.set_defaults(run=_files)
 
+    maintain = commands.add_parser("maintain", help="expire snapshots, compact, delete orphan files of a recipe")
+    maintain.add_argument("recipe", metavar="RECIPE")
+    maintain.add_argument("--days", type=float, default=30.0, metavar="N", help="age of what expires (30)")
+    maintain.add_argument("--grace-hours", type=float, default=72.0, metavar="N", help="age of orphans deleted (72)")
+    maintain.set_defaults(run=_maintain)
+
     init = commands.add_parser("init", help="create the lakehouse tables of recipes, once")
     init.add_argument("recipes", nargs="+", metavar="RECIPE")
     init.set_defaults(run=_init)
@@ -199,6 +205,15 @@ def _files(parsed: argparse.Namespace) -> int:
     table = open_lakehouse().table(f"{parsed.recipe}.corpus")
     for file in table.data_files(None, parsed.tag):
         _out(file.removeprefix("file://"))
+    return 0
+
+
+def _maintain(parsed: argparse.Namespace) -> int:
+    from corpusmill.runner.chain import open_lakehouse
+    from corpusmill.runner.maintain import maintain
+
+    days, grace = parsed.days, parsed.grace_hours
+    _out(json.dumps(maintain(open_lakehouse(), parsed.recipe, days=days, grace_hours=grace, log=_say)))
     return 0
 
 

@@ -66,6 +66,9 @@ class SupersededError(LakehouseError, Permanent):
 class ValidationFailedError(CorpusmillError, Permanent):
     """A critical check failed; the message lists each failed expectation in words and numbers."""
 
+    data_docs: str | None = None
+    """First page of the Data Docs site that shows the failure; None where there is none, or after pickling."""
+
 
 class WorkerDiedError(CorpusmillError, Transient):
     """A child process that does model work ended without a result (killed, out of memory, device lost)."""

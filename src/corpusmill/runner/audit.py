@@ -7,6 +7,7 @@ in one snapshot, or neither.
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 from corpusmill.batches import Column
 from corpusmill.config import fingerprint
@@ -34,12 +35,14 @@ class AuditBranch:
     Attributes:
         name: Branch name, ``audit_<crawl>_<epoch>``.
         tokens: Commit identity of each crawl whose partition the branch replaces.
+        rows: Rows that were written for each crawl on the branch.
         retracted: Documents that each newer crawl gives up to this one.
         plan: The plan on the deduplication base that the branch was built on.
     """
 
     name: str
     tokens: dict[str, RunToken]
+    rows: dict[str, int]
     retracted: dict[str, int]
     plan: RunPlan
 
@@ -67,20 +70,48 @@ def build_audit_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
     if branch_name(plan) in lake.table(corpus).refs():
         drop_audit_branch(lake, corpus, branch_name(plan))
     branch = create_audit_branch(lake, corpus, plan.crawl, plan.epoch)
-    tokens = {plan.crawl: _commit_crawl(lake, plan, current, branch)}
-    retracted: dict[str, int] = {}
+    token, n_rows = _commit_crawl(lake, plan, current, branch)
+    tokens, rows, retracted = {plan.crawl: token}, {plan.crawl: n_rows}, {}
     if across:
         newer_base = [*base, BaseCrawl(crawl=plan.crawl, key=tokens[plan.crawl].key)]
         for crawl in _newer_crawls(lake, plan):
-            token, n_retracted = _commit_newer(lake, plan, crawl, newer_base, branch)
-            if token is not None:
-                tokens[crawl], retracted[crawl] = token, n_retracted
-            key = token.key if token else lake.table(corpus).partition_key({"crawl": crawl})
-            newer_base.append(BaseCrawl(crawl=crawl, key=str(key)))
-    return AuditBranch(branch, tokens, retracted, current)
+            before = lake.table(corpus).count({"crawl": crawl})
+            tokens[crawl], rows[crawl] = _commit_newer(lake, plan, crawl, newer_base, branch)
+            retracted[crawl] = max(0, before - rows[crawl])
+            newer_base.append(BaseCrawl(crawl=crawl, key=tokens[crawl].key))
+    branch_made = AuditBranch(branch, tokens, rows, retracted, current)
+    write_record(lake, branch_uri(lake, plan), _to_record(branch_made))
+    return branch_made
 
 
-def _commit_crawl(lake: Lakehouse, planned: RunPlan, current: RunPlan, branch: str) -> RunToken:
+def branch_uri(lake: Lakehouse, plan: RunPlan) -> str:
+    """Returns where the description of a run's audit branch is stored."""
+    return record_uri(lake, plan.name, plan.crawl, f"epoch-{plan.epoch:05d}", "branch.json")
+
+
+def stored_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
+    """Returns the audit branch that the run built last."""
+    record = read_record(lake, branch_uri(lake, plan))
+    tokens = {crawl: RunToken(**values) for crawl, values in record["tokens"].items()}
+    return AuditBranch(record["name"], tokens, record["rows"], record["retracted"], RunPlan.load(record["plan"]))
+
+
+def source_plan(lake: Lakehouse, recipe: str, crawl: str, key: str) -> RunPlan:
+    """Returns the plan whose stored tables a corpus partition was assembled from, by the partition's content key."""
+    return load_plan(lake, read_record(lake, provenance_uri(lake, recipe, crawl, key))["plan"])
+
+
+def _to_record(branch: AuditBranch) -> dict[str, Any]:
+    return {
+        "name": branch.name,
+        "plan": branch.plan.model_dump(mode="json"),
+        "tokens": {crawl: vars(t) | {"versions": dict(t.versions)} for crawl, t in branch.tokens.items()},
+        "rows": branch.rows,
+        "retracted": branch.retracted,
+    }
+
+
+def _commit_crawl(lake: Lakehouse, planned: RunPlan, current: RunPlan, branch: str) -> tuple[RunToken, int]:
     """Commits the run's own crawl to the branch: its shards, or a new assembly where the base has moved."""
     place = stage_table(planned, "assemble")
     if current.keys["corpus"] == planned.keys["corpus"]:
@@ -89,13 +120,12 @@ def _commit_crawl(lake: Lakehouse, planned: RunPlan, current: RunPlan, branch: s
         manifests = [find_manifest(lake, place.identifier, token, s.name) for s in planned.shards]
         found = [m for m in manifests if m is not None]
         names = [s.name for s in planned.shards]
-        commit_partition(
-            lake, place.identifier, place.partition, found, token, branch=branch, expected_shards=names, properties={}
+        result = commit_partition(
+            lake, place.identifier, place.partition, found, token, branch=branch, expected_shards=names
         )
-        return token
+        return token, result.rows
     log.info("crawl %s is assembled again: older crawls were published since it was planned", planned.crawl)
-    token, _ = _reassemble(lake, planned, current, branch)
-    return token
+    return _reassemble(lake, planned, current, branch)
 
 
 def _newer_crawls(lake: Lakehouse, plan: RunPlan) -> list[str]:
@@ -105,10 +135,10 @@ def _newer_crawls(lake: Lakehouse, plan: RunPlan) -> list[str]:
 
 def _commit_newer(
     lake: Lakehouse, plan: RunPlan, crawl: str, base: list[BaseCrawl], branch: str
-) -> tuple[RunToken | None, int]:
-    """Assembles a newer published crawl on its new base; None where nothing changes for it."""
+) -> tuple[RunToken, int]:
+    """Assembles a newer published crawl on its new base; returns its token and rows."""
     key = lake.table(f"{plan.name}.corpus").partition_key({"crawl": crawl})
-    newer = load_plan(lake, read_record(lake, provenance_uri(lake, plan.name, crawl, str(key)))["plan"])
+    newer = source_plan(lake, plan.name, crawl, str(key))
     return _reassemble(lake, newer, rebased(newer, base), branch)
 
 
@@ -118,7 +148,6 @@ def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str)
     duplicates = find_duplicates(lake, current, ref=branch)  # the branch holds the base, main may not yet
     removed = removed_ids(duplicates)
     token = _token(lake, stored, current, removed)
-    before = lake.table(corpus).count({"crawl": stored.crawl})
     selection = decide_selection(lake, stored, removed)
     rows = 0
     with ShardWriter(lake.table(corpus), {"crawl": stored.crawl}, token, REASSEMBLED) as writer:
@@ -129,10 +158,10 @@ def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str)
         manifest = writer.finish({})
     commit_partition(
         lake, corpus, {"crawl": stored.crawl}, [manifest], token,
-        branch=branch, expected_shards=[REASSEMBLED], properties={},
+        branch=branch, expected_shards=[REASSEMBLED],
     )  # fmt: skip
-    log.info("crawl %s was assembled again: %d documents, before %d", stored.crawl, rows, before)
-    return token, max(0, before - rows)
+    log.info("crawl %s was assembled again: %d documents", stored.crawl, rows)
+    return token, rows
 
 
 def _token(lake: Lakehouse, stored: RunPlan, current: RunPlan, removed: Column) -> RunToken:

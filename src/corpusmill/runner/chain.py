@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.commit import claim_partition
 from corpusmill.lakehouse.settings import LakehouseSettings, corpusmill_home
 from corpusmill.recipe import parse_recipe
 from corpusmill.runner import commit as commits
@@ -43,12 +44,13 @@ def plan(recipe: dict[str, Any], crawl: str, run_id: str, source: str | None = N
     """Plans a run; returns the plan's URI, the epoch, the shard names and whether all of it is published already."""
     lake = open_lakehouse()
     made = plan_run(lake, parse_recipe(recipe), crawl, run_id, source)
+    published = claim_partition(lake, f"{made.name}.corpus", {"crawl": crawl}, made.token("corpus")) is not None
     return {
         "plan": made.uri(lake),
         "crawl": crawl,
         "epoch": made.epoch,
         "shards": [s.name for s in made.shards],
-        "already_published": committed(lake, made, "assemble"),
+        "already_published": published,
     }
 
 
@@ -114,7 +116,8 @@ def publish(plan: str) -> dict[str, Any]:
     if committed(lake, loaded, "assemble"):
         corpus = lake.table(f"{loaded.name}.corpus")
         n = corpus.count({"crawl": loaded.crawl})
-        tag = f"{loaded.name}/{loaded.crawl}/{corpus.partition_epoch({'crawl': loaded.crawl})}"
+        state = corpus.partition_state({"crawl": loaded.crawl})
+        tag = state.tag if state else None
         log.info("%s is published already with the same content: nothing to do", loaded.crawl)
         outcome = {"published": n, "snapshot": str(corpus.snapshot_id()), "tag": tag, "skipped": True}
         publication.store_publication(lake, loaded, outcome)

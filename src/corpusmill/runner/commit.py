@@ -4,13 +4,13 @@ import logging
 
 from corpusmill.errors import ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
-from corpusmill.lakehouse.commit import commit_partition
+from corpusmill.lakehouse.commit import claim_partition, commit_partition
 from corpusmill.lakehouse.shards import ShardManifest, find_manifest
 from corpusmill.report import StageReport, merge_reports
 from corpusmill.runner.map_stage import quarantine_partition
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import find_record, record_uri, write_record
-from corpusmill.runner.stage_tables import committed, input_table, stage_table
+from corpusmill.runner.stage_tables import input_table, stage_table
 from corpusmill.validation.checks import documents_checks, pages_checks
 from corpusmill.validation.contract import check_contract
 from corpusmill.validation.results import failure_lines
@@ -75,7 +75,7 @@ def _manifests(lake: Lakehouse, plan: RunPlan, stage: str, identifier: str) -> l
 def _commit_one(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
     place = stage_table(plan, stage)
     token, names = plan.token(place.key_name), [s.name for s in plan.shards]
-    if committed(lake, plan, stage):
+    if claim_partition(lake, place.identifier, place.partition, token) is not None:
         _check_contract(lake, plan, stage)
         report = stored_stage_report(lake, plan, stage) or StageReport(stage=stage, crawl=plan.crawl)
         report.skipped = True

@@ -4,6 +4,7 @@
 Pinning adds the sha256 of local weights, so that a commit key names the exact model.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,29 @@ def pin_model(name: str, revision: str | None = None) -> PinnedModel:
     folder = local_folder(name)
     if folder is not None:
         return PinnedModel(name=name, location=str(folder), sha256=folder_digest(folder))
-    return PinnedModel(name=name, location=name, sha256="", revision=revision)
+    return PinnedModel(name=name, location=name, sha256="", revision=hub_commit(name, revision))
+
+
+def hub_commit(name: str, revision: str | None) -> str:
+    """Returns the commit that a hub model's branch or tag points to now; a commit is returned as it is.
+
+    A commit key must name the exact weights: behind the name of a branch they can change.
+
+    Raises:
+        ConfigError: The hub does not know the model, or cannot be asked.
+    """
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return str(HfApi().model_info(name, revision=revision).sha)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        raise ConfigError(
+            f"model={name!r} revision={revision!r} could not be resolved to a commit: {error}; give a folder, or name "
+            "the commit (40 hex digits) as revision"
+        ) from error
 
 
 def local_folder(name: str) -> Path | None:

@@ -106,7 +106,7 @@ class RunPlan(StageConfig):
             run_id=self.run_id,
             epoch=self.epoch,
             key=self.keys[stage],
-            versions={"corpusmill": __version__},
+            versions={"corpusmill": __version__, "config": self.parsed_recipe().method_fingerprint()},
         )
 
     def uri(self, lake: Lakehouse) -> str:

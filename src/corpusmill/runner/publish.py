@@ -8,10 +8,10 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.epochs import check_epoch
 from corpusmill.lakehouse.publish import MainMovedError
 from corpusmill.lakehouse.publish import publish as publish_branch
-from corpusmill.runner.audit import AuditBranch, build_audit_branch
+from corpusmill.runner.audit import build_audit_branch, stored_branch
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import read_record, record_uri, write_record
-from corpusmill.runner.validate import audit, validation_uri
+from corpusmill.runner.validate import audit, metrics_uri, validation_uri
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +20,9 @@ MAX_REBASES = 10
 
 
 def commit_audit_branch(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
-    """Builds the audit branch and stores what it holds, for `publish`."""
+    """Builds the audit branch, for `validate` and `publish`."""
     branch = build_audit_branch(lake, plan)
-    stored = _to_record(branch)
-    write_record(lake, branch_uri(lake, plan), stored)
     return {"branch": branch.name, "retracted": branch.retracted}
-
-
-def branch_uri(lake: Lakehouse, plan: RunPlan) -> str:
-    """Returns where the description of a run's audit branch is stored."""
-    return record_uri(lake, plan.name, plan.crawl, f"epoch-{plan.epoch:05d}", "branch.json")
 
 
 def publication_uri(lake: Lakehouse, plan: RunPlan) -> str:
@@ -56,7 +49,7 @@ def publish(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
         SupersededError: A newer run took over this recipe and crawl.
         ValidationFailedError: The rebased branch failed its audit.
     """
-    branch = _from_record(read_record(lake, branch_uri(lake, plan)))
+    branch = stored_branch(lake, plan)
     corpus, tag = f"{plan.name}.corpus", f"{plan.name}/{plan.crawl}/{plan.epoch}"
     if not read_record(lake, validation_uri(lake, plan))["passed"]:
         raise ValidationFailedError(f"branch {branch.name!r} failed its audit and cannot be published; see 'validate'")
@@ -67,35 +60,20 @@ def publish(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
         except MainMovedError:
             log.info("another crawl was published meanwhile: %s is built and audited again", branch.name)
             branch = build_audit_branch(lake, plan)
-            write_record(lake, branch_uri(lake, plan), _to_record(branch))
-            audit(lake, plan, branch)
+            audit(lake, plan)
             continue
         outcome = {
             "published": lake.table(corpus).count({"crawl": plan.crawl}),
             "snapshot": str(result.snapshot_id),
-            "tag": tag,
+            "tag": result.tag or tag,
             "retracted": branch.retracted,
             "rebases": rebases,
         }
         store_publication(lake, plan, outcome)
+        metrics = read_record(lake, validation_uri(lake, plan))["metrics"]
+        write_record(lake, metrics_uri(lake, plan.name, plan.crawl), metrics)  # what later crawls are compared with
         return outcome
     raise CommitConflict(
         f"{corpus}: main moved {MAX_REBASES} times while {plan.crawl} was being published; run 'publish' again "
         "when fewer runs publish at the same time"
     )
-
-
-def _to_record(branch: AuditBranch) -> dict[str, Any]:
-    return {
-        "name": branch.name,
-        "plan": branch.plan.model_dump(mode="json"),
-        "tokens": {crawl: vars(t) | {"versions": dict(t.versions)} for crawl, t in branch.tokens.items()},
-        "retracted": branch.retracted,
-    }
-
-
-def _from_record(record: dict[str, Any]) -> AuditBranch:
-    from corpusmill.lakehouse.shards import RunToken
-
-    tokens = {crawl: RunToken(**values) for crawl, values in record["tokens"].items()}
-    return AuditBranch(record["name"], tokens, record["retracted"], RunPlan.load(record["plan"]))

@@ -15,6 +15,7 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import commit_partition
 from corpusmill.lakehouse.shards import ShardWriter
 from corpusmill.report import StageReport
+from corpusmill.runner.audit import source_plan
 from corpusmill.runner.commit import stored_stage_report
 from corpusmill.runner.deduplicate import WHOLE_CRAWL
 from corpusmill.runner.demo_quality import demo_quality
@@ -22,6 +23,7 @@ from corpusmill.runner.examples import refinement_examples
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.publish import publication_uri
 from corpusmill.runner.records import find_record, record_uri, write_record
+from corpusmill.runner.stage_tables import committed
 from corpusmill.runner.validate import validation_uri
 from corpusmill.schema import RUNS
 
@@ -40,7 +42,8 @@ def report_uri(lake: Lakehouse, plan: RunPlan) -> str:
 
 def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> dict[str, Any]:
     """Returns the report of a run from its stored stage reports, whatever state it ended in."""
-    stages = [r for r in (stored_stage_report(lake, plan, s) for s in STAGES) if r is not None]
+    source = _source(lake, plan)
+    stages = [r for r in (stored_stage_report(lake, source, s) for s in STAGES) if r is not None]
     publication = find_record(lake, publication_uri(lake, plan)) or {}
     return {
         "recipe": plan.name,
@@ -56,8 +59,8 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "tag": publication.get("tag"),
         "retracted": publication.get("retracted", {}),
         "validation": find_record(lake, validation_uri(lake, plan)),
-        "refiner_quality": demo_quality(lake, plan),
-        "examples": refinement_examples(lake, plan, EXAMPLES),
+        "refiner_quality": demo_quality(lake, source),
+        "examples": refinement_examples(lake, source, EXAMPLES),
     }
 
 
@@ -89,6 +92,13 @@ def write_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         manifest = writer.finish({})
     commit_partition(lake, "ops.runs", partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={})
     return report
+
+
+def _source(lake: Lakehouse, plan: RunPlan) -> RunPlan:
+    """Returns the plan whose stages the published content came from: this one's, or an earlier one's with its key."""
+    if not committed(lake, plan, "assemble"):
+        return plan
+    return source_plan(lake, plan.name, plan.crawl, plan.keys["corpus"])
 
 
 def _is_part_of(plan: RunPlan, stage: str) -> bool:

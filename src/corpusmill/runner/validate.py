@@ -9,21 +9,26 @@ from corpusmill.dedup.crawl_order import crawl_order
 from corpusmill.errors import ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
-from corpusmill.lakehouse.shards import find_manifest
-from corpusmill.runner.audit import AuditBranch, branch_name
+from corpusmill.runner.audit import AuditBranch, source_plan, stored_branch
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import find_record, record_uri, write_record
-from corpusmill.runner.stage_tables import stage_table
 from corpusmill.schema import CORPUS
 from corpusmill.validation.checks import corpus_checks
-from corpusmill.validation.contract import with_previous
+from corpusmill.validation.config import METRIC_KINDS
+from corpusmill.validation.contract import check_contract, with_previous
 from corpusmill.validation.metrics import corpus_metrics
-from corpusmill.validation.results import ValidationResult, failure_message
+from corpusmill.validation.results import ValidationResult, failure_lines, failure_message
 from corpusmill.validation.stage import validate
 
+MAY_BE_EMPTY = ("corpus.not_empty",)
+"""Invariants that a crawl need not keep whose last documents an older crawl took over."""
 
-def audit(lake: Lakehouse, plan: RunPlan, branch: AuditBranch | None = None) -> dict[str, Any]:
-    """Validates the run's audit branch and stores the outcome.
+
+def audit(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
+    """Validates everything on the run's audit branch and stores the outcome.
+
+    The crawl itself gets every check of the recipe. Newer crawls that were assembled again, because this one takes
+    documents over from them, get the invariants.
 
     Returns:
         ``passed``, ``warnings`` (sentences), ``data_docs`` (path of the site), ``metrics``.
@@ -32,25 +37,42 @@ def audit(lake: Lakehouse, plan: RunPlan, branch: AuditBranch | None = None) -> 
         ValidationFailedError: A critical check failed; the message lists every failed expectation and names the
             branch, which is kept for inspection.
     """
-    name = branch.name if branch else branch_name(plan)
-    metrics = _metrics(lake, plan, name, reassembled=branch is not None and branch.plan.keys != plan.keys)
+    branch = stored_branch(lake, plan)
+    metrics = with_previous(_metrics(lake, plan, branch), _previous(lake, plan))
     docs = corpusmill_home() / "data_docs" / plan.name / plan.crawl / f"epoch-{plan.epoch:05d}"
     result = validate(
         corpus_checks(plan.parsed_recipe().validation),
         metrics,
-        _sample(lake, plan, name),
+        _sample(lake, plan, branch.name),
         docs,
         title=f"{plan.name} {plan.crawl}",
     )
-    outcome = _outcome(result, metrics)
+    broken = _broken_retractions(lake, plan, branch)
+    outcome = _outcome(result, broken, metrics)
     write_record(lake, validation_uri(lake, plan), outcome)
-    if not result.passed:
-        raise ValidationFailedError(
-            f"{failure_message(result)}\nNothing was published; readers still see the corpus as it was. The rejected "
-            f"rows are on branch {name!r} of {plan.name}.corpus."
+    if not outcome["passed"]:
+        failure = ValidationFailedError(
+            "\n".join(filter(None, [failure_message(result), *broken]))
+            + "\nNothing was published; readers still see the corpus as it was. The rejected "
+            f"rows are on branch {branch.name!r} of {plan.name}.corpus."
         )
-    write_record(lake, metrics_uri(lake, plan.name, plan.crawl), metrics)
+        failure.data_docs = str(result.data_docs)
+        raise failure
     return outcome
+
+
+def _broken_retractions(lake: Lakehouse, plan: RunPlan, branch: AuditBranch) -> list[str]:
+    """Returns a sentence for each invariant that a crawl breaks which was assembled again on the branch."""
+    checks = [c for c in corpus_checks() if c.severity == "critical" and c.kind in METRIC_KINDS]
+    invariants = [c for c in checks if c.name not in MAY_BE_EMPTY]
+    sentences = []
+    for crawl, token in branch.tokens.items():
+        if crawl == plan.crawl:
+            continue
+        newer = source_plan(lake, plan.name, crawl, token.key)
+        failed = [r for r in check_contract(invariants, _metrics(lake, newer, branch)) if not r.passed]
+        sentences += [f"{crawl}, assembled again: {line}" for line in failure_lines(failed)]
+    return sentences
 
 
 def validation_uri(lake: Lakehouse, plan: RunPlan) -> str:
@@ -59,22 +81,18 @@ def validation_uri(lake: Lakehouse, plan: RunPlan) -> str:
 
 
 def metrics_uri(lake: Lakehouse, recipe: str, crawl: str) -> str:
-    """Returns where the metrics of a crawl's last passed audit are stored, for the drift checks of later crawls."""
+    """Returns where the metrics of a crawl's last publication are stored, for the drift checks of later crawls."""
     return record_uri(lake, recipe, crawl, "metrics.json")
 
 
-def _metrics(lake: Lakehouse, plan: RunPlan, branch: str, *, reassembled: bool) -> dict[str, Any]:
-    corpus = lake.table(f"{plan.name}.corpus")
-    metrics: dict[str, Any] = dict(corpus_metrics(_batches(lake, plan, branch)))
-    metrics["branch_rows"] = corpus.count({"crawl": plan.crawl}, ref=branch)
-    place, token = stage_table(plan, "assemble"), plan.token("corpus")
-    manifests = [find_manifest(lake, place.identifier, token, s.name) for s in plan.shards]
-    rows = sum(sum(f.rows for f in m.files) for m in manifests if m is not None)
-    metrics["assembled_rows"] = metrics["branch_rows"] if reassembled else rows
-    documents = lake.table(f"{plan.name}.documents").count({"crawl": plan.crawl})
-    metrics["n_pages"] = documents
-    metrics["kept_share"] = metrics["branch_rows"] / documents if documents else None
-    return with_previous(metrics, _previous(lake, plan))
+def _metrics(lake: Lakehouse, plan: RunPlan, branch: AuditBranch) -> dict[str, Any]:
+    """Returns the metrics of one crawl on the branch; ``assembled_rows`` is what its assembly wrote."""
+    metrics: dict[str, Any] = dict(corpus_metrics(_batches(lake, plan, branch.name)))
+    n_rows = lake.table(f"{plan.name}.corpus").count({"crawl": plan.crawl}, ref=branch.name)
+    n_pages = lake.table(f"{plan.name}.documents").count({"crawl": plan.crawl})
+    metrics |= {"branch_rows": n_rows, "assembled_rows": branch.rows[plan.crawl], "n_pages": n_pages}
+    metrics["kept_share"] = n_rows / n_pages if n_pages else None
+    return metrics
 
 
 def _previous(lake: Lakehouse, plan: RunPlan) -> dict[str, Any] | None:
@@ -105,11 +123,11 @@ def _spread(rows: pa.Table, n: int) -> pa.Table:
     return rows.take([i * rows.num_rows // n for i in range(n)])
 
 
-def _outcome(result: ValidationResult, metrics: dict[str, Any]) -> dict[str, Any]:
+def _outcome(result: ValidationResult, broken: list[str], metrics: dict[str, Any]) -> dict[str, Any]:
     return {
-        "passed": result.passed,
+        "passed": result.passed and not broken,
         "n_checks": len(result.results),
-        "failed": [r.sentence for r in result.failed_critical],
+        "failed": [r.sentence for r in result.failed_critical] + broken,
         "warnings": [r.sentence for r in result.failed_warnings],
         "data_docs": str(result.data_docs),
         "metrics": metrics,
