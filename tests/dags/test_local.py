@@ -83,6 +83,22 @@ def test_a_process_whose_parent_died_is_ended_too():
     assert not psutil.pid_exists(int(done.stdout))
 
 
+def test_what_a_killed_start_left_is_ended_before_the_next_one_and_nothing_else(settings):
+    settings.airflow_home.mkdir(parents=True)
+    left, other = (subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2))
+    try:
+        known = {left.pid: psutil.Process(left.pid).create_time(), other.pid: 1.0}  # its number, but another start
+        (settings.airflow_home / "processes.json").write_text(json.dumps(known))
+        with AirflowProcesses(settings, []):
+            assert left.poll() is not None
+            assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
+    assert not (settings.airflow_home / "processes.json").exists()
+
+
 class Canned(BaseHTTPRequestHandler):
     """Answers like Airflow's REST API, from `answers`; a list is given page by page."""
 

@@ -8,6 +8,7 @@ back to it and is ended too.
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -27,8 +28,9 @@ PATIENCE_SECONDS = 15.0
 """Time the processes have to end by themselves after SIGINT."""
 LAST_LINES = 15
 """Log lines that a message repeats."""
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-"""prctl(2), Linux."""
+"""Calls of prctl(2), Linux."""
 COMPONENTS = {
     "api-server": ["api-server"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
@@ -56,9 +58,11 @@ class AirflowProcesses:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "AirflowProcesses":
+        self._end_leftovers()
         try:
             for name in self._names:
                 self._running[name] = self._start(name)
+            self._record.write_text(json.dumps({p.pid: psutil.Process(p.pid).create_time() for p in self._all()}))
         except BaseException:
             self.stop()
             raise
@@ -84,18 +88,37 @@ class AirflowProcesses:
                 raise AirflowProcessError(f"airflow {name} ended with {process.returncode}; log: {log}\n{lines}")
 
     def stop(self) -> None:
-        """Ends all processes: SIGINT, then SIGKILL for what is left, orphans included."""
+        """Ends all processes and everything below them: SIGINT, then SIGKILL for what is left."""
         with _uninterrupted():
-            for process in self._running.values():
+            below = [child for process in self._all() for child in _descendants(process.pid)]
+            for process in self._all():
                 _signal_group(process.pid, signal.SIGINT)
             deadline = time.monotonic() + PATIENCE_SECONDS
-            while time.monotonic() < deadline and any(p.poll() is None for p in self._running.values()):
+            while time.monotonic() < deadline and any(p.poll() is None for p in self._all()):
                 time.sleep(0.1)
-            for process in self._running.values():
+            for process in self._all():
                 _signal_group(process.pid, signal.SIGKILL)
                 process.wait()
             self._running.clear()
-            end_descendants()
+            _kill(below)
+            self._record.unlink(missing_ok=True)
+
+    def _all(self) -> "list[subprocess.Popen[bytes]]":
+        return list(self._running.values())
+
+    @property
+    def _record(self) -> Path:
+        return self.settings.airflow_home / "processes.json"
+
+    def _end_leftovers(self) -> None:
+        """Kills the processes of an earlier start that was itself killed; two schedulers must not share a database."""
+        if not self._record.exists():
+            return
+        for pid, created in json.loads(self._record.read_text()).items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(int(pid))
+                if process.create_time() == created:  # else the number belongs to another process by now
+                    _kill([process, *_descendants(process.pid)])
 
     def _start(self, name: str) -> "subprocess.Popen[bytes]":
         log = self.log_file(name)
@@ -108,6 +131,7 @@ class AirflowProcesses:
                 stderr=subprocess.STDOUT,
                 env=self.settings.environment(),
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
 
 
@@ -174,6 +198,12 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _end_with_parent() -> None:
+    """Lets the kernel interrupt a child whose parent was killed and could end nothing (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+
+
 def _signal_group(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
@@ -187,8 +217,19 @@ def adopt_orphans() -> None:
 
 def end_descendants() -> None:
     """Kills what is still below this process: a command under way, what a dead scheduler left, their children."""
-    while left := psutil.Process().children(recursive=True):
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=PATIENCE_SECONDS)
+    while left := _descendants(os.getpid()):
+        _kill(left)
+
+
+def _descendants(pid: int) -> "list[psutil.Process]":
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: "list[psutil.Process]") -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
