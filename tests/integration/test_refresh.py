@@ -5,12 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 
 from corpusmill.errors import SupersededError, ValidationFailedError
+from corpusmill.lakehouse.commit import commit_partition
+from corpusmill.lakehouse.shards import ShardWriter
 from corpusmill.runner import chain
+from corpusmill.runner.audit import stored_branch
+from corpusmill.runner.plan import load_plan
 from corpusmill.runner.refresh import refresh
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -112,6 +118,7 @@ def test_a_failed_check_publishes_nothing_and_keeps_the_branch(home, recipe, cor
     failed = next(r for r in runs if r["crawl"] == "T-2024-33")
     assert failed["state"] == "failed"
     assert "at least 1000000" in failed["message"]
+    assert Path(caught.value.data_docs or "").is_file()
     # with the check gone the same crawl goes through
     assert refresh(recipe(), "T-2024-33", None, quiet)["published"] == 14
 
@@ -200,6 +207,28 @@ def test_the_older_of_two_overlapping_crawls_may_publish_last(home, recipe, corp
     older = chain.publish(plans["T-2024-10"]["plan"])
     assert (older["published"], older["retracted"]) == (20, {"T-2024-33": 6})
     assert corpus_of("tiny").num_rows == 34
+
+
+def test_a_newer_crawl_that_gives_documents_up_is_audited_on_the_same_branch(home, recipe):
+    made = recipe().model_dump(mode="json")
+    refresh(recipe(), "T-2024-33", None, quiet)
+    planned = chain.plan(made, "T-2024-10", "older")
+    run_until(planned["plan"], planned["shards"], last="commit assemble")
+    lake = chain.open_lakehouse()
+    branch = stored_branch(lake, load_plan(lake, planned["plan"]))
+    assert branch.rows == {"T-2024-10": 20, "T-2024-33": 14}
+    rows = lake.table("tiny.corpus").scan({"crawl": "T-2024-33"}, ref=branch.name)
+    token = replace(branch.tokens["T-2024-33"], key="doubled")
+    with ShardWriter(lake.table("tiny.corpus"), {"crawl": "T-2024-33"}, token, "doubled") as writer:
+        writer.write(rows)
+        writer.write(rows)
+        manifest = writer.finish({})
+    commit_partition(lake, "tiny.corpus", {"crawl": "T-2024-33"}, [manifest], token, branch=branch.name)
+    with pytest.raises(ValidationFailedError, match=r"T-2024-33, assembled again.*n_duplicate_doc_ids.*observed 14"):
+        chain.validate(planned["plan"])
+    with pytest.raises(ValidationFailedError, match="failed its audit"):
+        chain.publish(planned["plan"])
+    assert lake.table("tiny.corpus").count({"crawl": "T-2024-33"}) == 20
 
 
 @pytest.mark.parametrize("moment", ["ingest", "clean", "assemble", "validate"])

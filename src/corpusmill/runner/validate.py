@@ -20,8 +20,8 @@ from corpusmill.validation.metrics import corpus_metrics
 from corpusmill.validation.results import ValidationResult, failure_lines, failure_message
 from corpusmill.validation.stage import validate
 
-MAY_BE_EMPTY = ("corpus.not_empty",)
-"""Invariants that a crawl need not keep whose last documents an older crawl took over."""
+MAY_BE_EMPTY = ("corpus.not_empty", "sample.not_empty")
+"""Invariants that do not hold for a crawl whose last documents an older crawl took over; it has no sample."""
 
 
 def audit(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
