@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
     except BrokenPipeError:
         return EXIT_FAILED
+    except OSError as error:  # no space, no permission, a folder that is a file: the message names the path
+        print(f"corpusmill: {error}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _say(line: str) -> None:
@@ -136,16 +139,25 @@ def _refresh(parsed: argparse.Namespace) -> int:
 
 
 def _run_stage(parsed: argparse.Namespace) -> int:
-    import yaml
-
     from corpusmill.runner.local_files import run_on_files
 
-    config = yaml.safe_load(parsed.config.read_text(encoding="utf-8")) if parsed.config else {}
-    if not isinstance(config or {}, dict):
-        raise ConfigError(f"--config {str(parsed.config)!r} holds {type(config).__name__}, expected a mapping")
-    report = run_on_files(parsed.stage, parsed.input, parsed.output, config or {}, _say)
+    config = _settings(parsed.config) if parsed.config else {}
+    report = run_on_files(parsed.stage, parsed.input, parsed.output, config, _say)
     _out(json.dumps(report.to_json()))
     return 0
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Returns the mapping of a YAML file; an empty file is an empty one."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(_exact_text(path))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {str(path)!r} is not YAML: {error}") from error
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"--config {str(path)!r} holds {type(values).__name__}, expected a mapping")
+    return values or {}
 
 
 def _execute(parsed: argparse.Namespace) -> int:
@@ -185,7 +197,8 @@ def _evaluate_refiner(parsed: argparse.Namespace) -> int:
     from corpusmill.prox.refiner_evaluation import evaluate
     from corpusmill.runner.models import pin_model
 
-    name = parsed.model if ":" in parsed.model or "/" in parsed.model else f"./{parsed.model}"
+    named = parsed.model.startswith(("bundled:", "/", "./", "../", "~"))
+    name = parsed.model if named else f"./{parsed.model}"
     _out(json.dumps(evaluate(Path(pin_model(name).location), parsed.file)))
     return 0
 
@@ -196,7 +209,11 @@ def _explain(parsed: argparse.Namespace) -> int:
 
     found = explain(open_lakehouse(), parsed.recipe, parsed.doc_id, parsed.crawl)
     _out(json.dumps(found, indent=2, default=str, ensure_ascii=False))
-    return 0 if found["documents"] else EXIT_FAILED
+    if not found["documents"]:
+        crawl = "" if parsed.crawl is None else f" of crawl={parsed.crawl!r}"
+        _say(f"corpusmill: doc_id={parsed.doc_id!r} is not in table {parsed.recipe}.documents{crawl}; check the id")
+        return EXIT_FAILED
+    return 0
 
 
 def _files(parsed: argparse.Namespace) -> int:

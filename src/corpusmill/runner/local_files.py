@@ -10,15 +10,16 @@ import hashlib
 import json
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import pyarrow as pa
-import pyarrow.json
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpusmill.batches import rows_to_table, slices
+from corpusmill.batches import replace_surrogates, rows_to_table, slices
 from corpusmill.errors import ConfigError, PermanentDataError
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.stage import IngestStage
@@ -30,6 +31,8 @@ from corpusmill.stage import QuarantinedInput, StageOutput
 
 LOCAL = "local"
 """Crawl id of rows that name none."""
+READ_COLUMNS = frozenset({"text", "doc_id", "url", "crawl", "warc_file", "language"})
+"""Columns of an input file that stages read; it may have others."""
 
 
 def run_on_files(
@@ -64,7 +67,12 @@ def _mapped(
     settings, _ = configured(stage, config)
     made = make_stage(stage, settings)
     made.setup()
-    table = read_documents(source).select(list(made.input_columns))
+    table = read_documents(source)
+    present = pc.is_valid(table["text"])
+    if faults := [_no_text(str(doc_id)) for doc_id in table.filter(pc.invert(present))["doc_id"].to_pylist()]:
+        empty = made.output_schema.empty_table()
+        yield StageOutput(kept=empty, removed=empty, quarantine=faults)
+    table = table.filter(present).select(list(made.input_columns))
     done = 0
     for batch in slices(table, BATCH_ROWS):
         yield checked(made, batch)
@@ -72,11 +80,21 @@ def _mapped(
         progress(f"{stage}: {done} of {table.num_rows} documents")
 
 
+def _no_text(doc_id: str) -> QuarantinedInput:
+    message = "text=None, expected a string; leave the row out, or give it an empty text"
+    return QuarantinedInput(where=doc_id, reason="error.null_text", message=message)
+
+
 def read_documents(source: Path) -> pa.Table:
-    """Returns the documents of a Parquet or JSON lines file with every column that a stage may read."""
+    """Returns the documents of a Parquet or JSON lines file with every column that a stage may read.
+
+    Raises:
+        ConfigError: The file's name has another ending.
+        PermanentDataError: The file is damaged, is empty, or has no column ``text`` of strings.
+    """
     name = source.name.removesuffix(".gz")
     if name.endswith(".parquet"):
-        table = pq.read_table(source)
+        table = _parquet(source)
     elif name.endswith((".jsonl", ".json")):
         table = _json_lines(source)
     else:
@@ -98,12 +116,54 @@ def read_documents(source: Path) -> pa.Table:
         if column not in table.schema.names:
             table = table.append_column(column, pa.array(values, pa.large_string()))
     wanted = ["text", *defaults]
-    return table.select(wanted).cast(pa.schema([(c, pa.large_string()) for c in wanted]))
+    try:
+        return table.select(wanted).cast(pa.schema([(c, pa.large_string()) for c in wanted]))
+    except pa.ArrowException as error:
+        raise PermanentDataError(
+            f"{str(source)!r} holds columns that are no strings, expected {wanted}: {error}"
+        ) from error
+
+
+def _parquet(source: Path) -> pa.Table:
+    try:
+        return pq.read_table(source)
+    except pa.ArrowException as error:
+        raise PermanentDataError(f"{str(source)!r} is not a Parquet file: {error}") from error
 
 
 def _json_lines(source: Path) -> pa.Table:
-    with gzip.open(source) if source.suffix == ".gz" else source.open("rb") as stream:
-        return pa.json.read_json(cast("IO[Any]", stream))
+    """Returns the columns that stages read; parsed line by line, since pyarrow guesses types and has a line limit."""
+    rows: list[dict[str, Any]] = []
+    n_read = 0
+    try:
+        with gzip.open(source) if source.suffix == ".gz" else source.open("rb") as stream:
+            for line in cast("IO[bytes]", stream):
+                if line.strip():
+                    rows.append(_row(json.loads(line)))
+                n_read += 1
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise PermanentDataError(
+            f"{str(source)!r} cannot be read after line {n_read}: {error}; expected one JSON object with 'text' a line"
+        ) from error
+    if not rows:
+        raise PermanentDataError(f"{str(source)!r} holds no document; expected one JSON object with 'text' a line")
+    names = sorted({name for row in rows for name in row})
+    return pa.table({name: pa.array([row.get(name) for row in rows], pa.large_string()) for name in names})
+
+
+def _row(values: Any) -> dict[str, str | None]:
+    """Returns the strings of one JSON line; a document id may be a number, whatever no stage reads may be anything."""
+    if not isinstance(values, dict):
+        raise ValueError(f"found {type(values).__name__}, expected an object")
+    row: dict[str, str | None] = {}
+    for name in READ_COLUMNS & values.keys():
+        value = values[name]
+        if name == "doc_id" and isinstance(value, int):
+            value = str(value)
+        if not isinstance(value, str | None):
+            raise ValueError(f"{name}={value!r:.80}, expected a string")
+        row[name] = None if value is None else replace_surrogates(value)[0]
+    return row
 
 
 def _write(stage: str, schema: pa.Schema, outputs: Iterator[StageOutput], source: Path, folder: Path) -> StageReport:
