@@ -1,9 +1,18 @@
-"""Small crawls made on the spot, in Common Crawl's layout, and runs through the chain."""
+"""Small crawls made on the spot, in Common Crawl's layout, runs through the chain, and servers of our own."""
 
 import gzip
+import importlib.util
 import io
+import itertools
 import json
+import os
 import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +25,8 @@ from warcio.warcwriter import WARCWriter
 
 from corpusmill.recipe import Recipe, parse_recipe
 from corpusmill.runner import chain
+
+POSTGRES_BIN = Path("/usr/lib/postgresql")
 
 NOUNS = [
     "river",
@@ -189,4 +200,108 @@ def scored() -> dict[str, Any]:
     return {
         "score": {"model": "bundled:reference_lm", "context": 256},
         "select": {"column": "bits_per_byte", "which": "middle", "fraction": "1/2"},
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(port: int, process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            raise OSError(f"server ended with exit code {process.returncode}")
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise OSError(f"nothing listens on port {port} after {seconds} s")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """Starts a PostgreSQL cluster of our own and yields its URI prefix; an OSError says why it cannot."""
+    binaries = sorted(POSTGRES_BIN.glob("*/bin/initdb"))
+    initdb = str(binaries[-1]) if binaries else shutil.which("initdb")
+    if initdb is None:
+        yield OSError("PostgreSQL is not installed: no initdb")
+        return
+    folder = Path(tempfile.mkdtemp(prefix="corpusmill-pg-", dir="/tmp"))
+    as_postgres = []
+    if os.getuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+        as_postgres = ["runuser", "-u", "postgres", "--"]
+    port, pg_ctl = free_port(), str(Path(initdb).with_name("pg_ctl"))
+
+    def run(*command):
+        return subprocess.run([*as_postgres, *command], cwd=folder, capture_output=True, text=True, timeout=120)
+
+    try:
+        made = run(initdb, "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -F -c max_connections=200"
+        started = run(pg_ctl, "-D", str(folder / "data"), "-l", str(folder / "log"), "-o", options, "-w", "start")
+        if made.returncode or started.returncode:
+            yield OSError(f"PostgreSQL does not start: {made.stderr[-300:]} {started.stderr[-300:]}")
+        else:
+            yield f"postgresql://postgres:secret@127.0.0.1:{port}"
+    finally:
+        run(pg_ctl, "-D", str(folder / "data"), "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """Starts a moto S3 server and yields its URL; an OSError says why it cannot."""
+    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("flask") is None:
+        yield OSError("moto server is not installed")
+        return
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for_port(port, process)
+        yield f"http://127.0.0.1:{port}"
+    except OSError as error:
+        yield error
+    finally:
+        process.kill()
+        process.wait()
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def server_lakehouse(postgres, s3_endpoint):
+    """Returns the settings of an empty lakehouse on PostgreSQL and S3 that no other test uses."""
+    for server in (postgres, s3_endpoint):
+        if isinstance(server, OSError):
+            pytest.skip(f"server backend: {server}")
+    return server_settings(postgres, s3_endpoint)
+
+
+def server_settings(uri, endpoint):
+    import psycopg2
+    from pyarrow.fs import S3FileSystem
+
+    name = f"lake{os.getpid()}x{next(_numbers)}"  # a schema, because a database for each test takes 7 MB and 300 files
+    connection = psycopg2.connect(f"{uri}/postgres")
+    connection.autocommit = True
+    connection.cursor().execute(f"CREATE SCHEMA {name}")
+    connection.close()
+    S3FileSystem(
+        access_key="testing", secret_key="testing", endpoint_override=endpoint, region="us-east-1",
+        allow_bucket_creation=True,
+    ).create_dir(name)  # fmt: skip
+    return {
+        "catalog_uri": f"{uri}/postgres?options=-csearch_path%3D{name}",
+        "warehouse": f"s3://{name}/warehouse",
+        "s3_endpoint": endpoint,
+        "s3_credentials": {"access_key": "testing", "secret_key": "testing"},
     }

@@ -1,22 +1,14 @@
 """Backends of the lakehouse suite: SQLite and a folder; PostgreSQL and a moto S3 server, where they can be started."""
 
 import importlib.util
-import itertools
 import multiprocessing
-import os
 import runpy
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 WORLD_FILE = Path(__file__).with_name("world.py")
-POSTGRES_BIN = Path("/usr/lib/postgresql")
 CHILDREN = 8
 
 
@@ -29,113 +21,14 @@ def load_world():
     return sys.modules["lakehouse_world"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for_port(port: int, process: subprocess.Popen | None = None, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process is not None and process.poll() is not None:
-            raise OSError(f"server ended with exit code {process.returncode}")
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise OSError(f"nothing listens on port {port} after {seconds} s")
-
-
-@pytest.fixture(scope="session")
-def postgres():
-    """Starts a PostgreSQL cluster of our own and yields its URI prefix; an OSError says why it cannot."""
-    binaries = sorted(POSTGRES_BIN.glob("*/bin/initdb"))
-    initdb = str(binaries[-1]) if binaries else shutil.which("initdb")
-    if initdb is None:
-        yield OSError("PostgreSQL is not installed: no initdb")
-        return
-    folder = Path(tempfile.mkdtemp(prefix="corpusmill-pg-", dir="/tmp"))
-    as_postgres = []
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-        as_postgres = ["runuser", "-u", "postgres", "--"]
-    port, pg_ctl = free_port(), str(Path(initdb).with_name("pg_ctl"))
-
-    def run(*command):
-        return subprocess.run([*as_postgres, *command], cwd=folder, capture_output=True, text=True, timeout=120)
-
-    try:
-        made = run(initdb, "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -F -c max_connections=200"
-        started = run(pg_ctl, "-D", str(folder / "data"), "-l", str(folder / "log"), "-o", options, "-w", "start")
-        if made.returncode or started.returncode:
-            yield OSError(f"PostgreSQL does not start: {made.stderr[-300:]} {started.stderr[-300:]}")
-        else:
-            yield f"postgresql://postgres:secret@127.0.0.1:{port}"
-    finally:
-        run(pg_ctl, "-D", str(folder / "data"), "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint():
-    """Starts a moto S3 server and yields its URL; an OSError says why it cannot."""
-    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("flask") is None:
-        yield OSError("moto server is not installed")
-        return
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        wait_for_port(port, process)
-        yield f"http://127.0.0.1:{port}"
-    except OSError as error:
-        yield error
-    finally:
-        process.kill()
-        process.wait()
-
-
-_numbers = itertools.count()
-
-
 @pytest.fixture(params=["local", "server"])
 def backend(request, tmp_path):
     """Yields the settings of an empty lakehouse that no other test uses."""
-    if request.param == "local":
-        return {
-            "catalog_uri": f"sqlite:///{tmp_path}/home/catalog.db",
-            "warehouse": f"file://{tmp_path}/home/warehouse",
-        }
-    uri, endpoint = request.getfixturevalue("postgres"), request.getfixturevalue("s3_endpoint")
-    for server in (uri, endpoint):
-        if isinstance(server, OSError):
-            pytest.skip(f"server backend: {server}")
-    return server_settings(uri, endpoint)
-
-
-def server_settings(uri, endpoint):
-    import psycopg2
-    from pyarrow.fs import S3FileSystem
-
-    name = f"lake{os.getpid()}x{next(_numbers)}"  # a schema, because a database for each test takes 7 MB and 300 files
-    connection = psycopg2.connect(f"{uri}/postgres")
-    connection.autocommit = True
-    connection.cursor().execute(f"CREATE SCHEMA {name}")
-    connection.close()
-    S3FileSystem(
-        access_key="testing", secret_key="testing", endpoint_override=endpoint, region="us-east-1",
-        allow_bucket_creation=True,
-    ).create_dir(name)  # fmt: skip
+    if request.param == "server":
+        return request.getfixturevalue("server_lakehouse")
     return {
-        "catalog_uri": f"{uri}/postgres?options=-csearch_path%3D{name}",
-        "warehouse": f"s3://{name}/warehouse",
-        "s3_endpoint": endpoint,
-        "s3_credentials": {"access_key": "testing", "secret_key": "testing"},
+        "catalog_uri": f"sqlite:///{tmp_path}/home/catalog.db",
+        "warehouse": f"file://{tmp_path}/home/warehouse",
     }
 
 
