@@ -134,4 +134,9 @@ def load_recipe(path: Path) -> Recipe:
         raise ConfigError(f"recipe file {str(path)!r} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"recipe file {str(path)!r} holds {type(values).__name__}, expected a mapping of stages")
-    return parse_recipe(values)
+    recipe = parse_recipe(values)
+    base = recipe.source.base
+    if base == BUNDLED_CRAWLS or "://" in base:
+        return recipe
+    absolute = str((path.parent / Path(base).expanduser()).absolute())  # a folder is meant relative to the recipe's own
+    return recipe.model_copy(update={"source": recipe.source.model_copy(update={"base": absolute})})

@@ -6,6 +6,7 @@ of snapshots) and deletes no file; orphan removal deletes the files that nothing
 
 import datetime as dt
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import BranchInfo, swap_files
 from corpusmill.lakehouse.publish import AUDIT_PREFIX, drop_audit_branch
 from corpusmill.lakehouse.shards import FILE_BYTES, ROW_GROUP_ROWS, RunToken, ShardWriter, young_manifests
-from corpusmill.lakehouse.storage import delete_file, list_files
+from corpusmill.lakehouse.storage import delete_file, file_size, list_files
 from corpusmill.lakehouse.table import LakeTable
 from corpusmill.lakehouse.transactions import stage_expiry, transact
 
@@ -101,7 +102,8 @@ def compact_partition(
     """
     table = lake.table(identifier)
     old = table.data_files(partition)
-    if len(old) < 2:
+    total = sum(file_size(table.iceberg.io, path) or 0 for path in old)
+    if len(old) <= max(1, math.ceil(total / file_bytes)):  # as few files as it can have
         return CompactResult(len(old), len(old), None)
     state = table.partition_state(partition)
     token = RunToken(COMPACTOR, COMPACTOR, COMPACTOR, state.epoch if state else 0, state.key if state else "")

@@ -57,7 +57,8 @@ class LakehouseSettings(StageConfig):
     @property
     def shown_catalog_uri(self) -> str:
         """The catalog URI with its password blotted out, for messages."""
-        return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", self.catalog_uri)
+        shown = re.sub(r"//([^:/@]*):.*@", r"//\1:***@", self.catalog_uri)  # greedy: a password may hold an @
+        return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*)=[^&]*", r"\1=***", shown)
 
     @property
     def sqlite_path(self) -> Path | None:

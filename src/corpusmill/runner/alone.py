@@ -5,6 +5,7 @@ there. The commit follows the same protocol as in the chain: one snapshot replac
 run with the same input and settings finds its key and does nothing.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,8 +25,10 @@ from corpusmill.report import StageReport
 from corpusmill.rules.config import RulesConfig
 from corpusmill.runner.chain import open_lakehouse
 from corpusmill.runner.deduplicate import WHOLE_CRAWL
-from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage
+from corpusmill.runner.device import device_slot
+from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage, refuse_too_many_errors
 from corpusmill.runner.models import pin_model, with_model
+from corpusmill.runner.stage_tables import MODEL_STAGES
 from corpusmill.schema import CHUNK_REFINEMENTS, DOCUMENT_REFINEMENTS, DOCUMENTS, SCORES, TableSpec
 from corpusmill.stage import Stage
 
@@ -51,7 +54,7 @@ def configured(stage: str, config: Mapping[str, Any]) -> tuple[Any, list[str | N
     settings: Any = STAGES[stage][0].load(config)
     if not getattr(settings, "model", None):
         return settings, []
-    pinned = pin_model(settings.model, getattr(settings, "revision", None))
+    pinned = pin_model(settings.model, getattr(settings, "revision", None), settings.sha256)
     return with_model(settings, pinned), pinned.identity()
 
 
@@ -84,6 +87,9 @@ def run_stage(
     lake = open_lakehouse()
     table = lake.table(source)
     partition = {"crawl": crawl}
+    if not table.data_files(partition):
+        known = sorted({str(c) for c in table.scan(None, columns=["crawl"])["crawl"].unique().to_pylist()})
+        raise ConfigError(f"table {source!r} has no rows of crawl={crawl!r}; it has {known[-10:]}")
     content = table.partition_key(partition) or fingerprint(sorted(table.data_files(partition)))
     key = fingerprint([target, crawl, stage, STAGES[stage][0].load(config).fingerprint(), model, source, content])
     lake.create_table(target, spec)
@@ -93,7 +99,9 @@ def run_stage(
         return report.to_json()
     epoch = take_epoch(lake, target, crawl, run_id)
     token = RunToken(target, crawl, run_id, epoch, key, {"corpusmill": __version__})
-    _write(lake, table, make_stage(stage, settings), report, target, token, progress or log.info)
+    say = progress or log.info
+    with device_slot(say) if stage in MODEL_STAGES else contextlib.nullcontext():
+        _write(lake, table, make_stage(stage, settings), report, target, token, say)
     return report.to_json()
 
 
@@ -107,7 +115,7 @@ def _write(
     progress: Callable[[str], None],
 ) -> None:
     partition = {"crawl": token.crawl}
-    files = sorted({str(f) for f in source.scan(partition, columns=["warc_file"])["warc_file"].to_pylist()})
+    files = sorted(str(f) for f in source.scan(partition, columns=["warc_file"])["warc_file"].unique().to_pylist())
     stage.setup()
     with ShardWriter(lake.table(target), partition, token, WHOLE_CRAWL) as writer:
         for name, rows in source.iter_groups(partition, groups=files, columns=list(stage.input_columns)):
@@ -118,5 +126,6 @@ def _write(
                     if part.num_rows:
                         writer.write(part)
             progress(f"{report.stage} {token.crawl}: {rows.num_rows} documents of {name}")
+        refuse_too_many_errors(report, [], getattr(stage.config, "max_error_fraction", 1.0))
         manifest = writer.finish(report.to_json())
     commit_partition(lake, target, partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={})

@@ -6,10 +6,13 @@ in one snapshot, or neither.
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from corpusmill.batches import Column
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from corpusmill.config import fingerprint
 from corpusmill.dedup.crawl_order import crawl_order
 from corpusmill.lakehouse.catalog import Lakehouse
@@ -22,7 +25,8 @@ from corpusmill.runner.deduplicate import find_duplicates, removed_ids
 from corpusmill.runner.plan import BaseCrawl, RunPlan, load_plan, published_base, rebased
 from corpusmill.runner.records import read_record, record_uri, write_record
 from corpusmill.runner.select import decide_selection
-from corpusmill.runner.stage_tables import input_table, stage_table
+from corpusmill.runner.stage_tables import MODEL_STAGES, committed, input_table, stage_table, stages_committed
+from corpusmill.schema import CORPUS
 
 log = logging.getLogger(__name__)
 REASSEMBLED = "reassembled"
@@ -63,13 +67,14 @@ def build_audit_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
     Where older crawls were published since the run was planned, the crawl is deduplicated, selected and assembled
     again on the present base first; no model is needed for that.
     """
-    base = published_base(lake, plan.name, plan.crawl)
-    across = plan.parsed_recipe().deduplication.across_crawls
-    current = plan if not across or base == plan.base else rebased(plan, base)
+    across = plan.parsed_recipe().deduplication.compares_crawls
     corpus = f"{plan.name}.corpus"
     if branch_name(plan) in lake.table(corpus).refs():
         drop_audit_branch(lake, corpus, branch_name(plan))
     branch = create_audit_branch(lake, corpus, plan.crawl, plan.epoch)
+    # Read after the branch was made: what is published later moves main, and publishing the branch is then refused.
+    base = published_base(lake, plan.name, plan.crawl)
+    current = plan if not across or base == plan.base else rebased(plan, base)
     token, n_rows = _commit_crawl(lake, plan, current, branch)
     tokens, rows, retracted = {plan.crawl: token}, {plan.crawl: n_rows}, {}
     if across:
@@ -82,6 +87,16 @@ def build_audit_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
     branch_made = AuditBranch(branch, tokens, rows, retracted, current)
     write_record(lake, branch_uri(lake, plan), _to_record(branch_made))
     return branch_made
+
+
+def already_published(lake: Lakehouse, plan: RunPlan) -> bool:
+    """Returns whether the run has nothing to do: its corpus is published and the stage tables are those behind it.
+
+    The tables behind it are those of the plan that it was assembled from, on whatever deduplication base.
+    """
+    if not committed(lake, plan, "assemble"):
+        return False
+    return stages_committed(lake, source_plan(lake, plan.name, plan.crawl, plan.keys["corpus"]))
 
 
 def branch_uri(lake: Lakehouse, plan: RunPlan) -> str:
@@ -117,9 +132,9 @@ def _commit_crawl(lake: Lakehouse, planned: RunPlan, current: RunPlan, branch: s
     if current.keys["corpus"] == planned.keys["corpus"]:
         token = planned.token("corpus")
         write_record(lake, provenance_uri(lake, planned.name, planned.crawl, token.key), {"plan": planned.uri(lake)})
-        manifests = [find_manifest(lake, place.identifier, token, s.name) for s in planned.shards]
+        manifests = [find_manifest(lake, place.identifier, token, s.identity) for s in planned.shards]
         found = [m for m in manifests if m is not None]
-        names = [s.name for s in planned.shards]
+        names = [s.identity for s in planned.shards]
         result = commit_partition(
             lake, place.identifier, place.partition, found, token, branch=branch, expected_shards=names
         )
@@ -139,49 +154,71 @@ def _commit_newer(
     """Assembles a newer published crawl on its new base; returns its token and rows."""
     key = lake.table(f"{plan.name}.corpus").partition_key({"crawl": crawl})
     newer = source_plan(lake, plan.name, crawl, str(key))
+    if not stages_committed(lake, newer):
+        return _retract(lake, newer, base, branch)
     return _reassemble(lake, newer, rebased(newer, base), branch)
 
 
-def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str) -> tuple[RunToken, int]:
-    """Writes a crawl's partition on the branch from its stored tables and the present deduplication base."""
-    corpus = f"{stored.name}.corpus"
-    duplicates = find_duplicates(lake, current, ref=branch)  # the branch holds the base, main may not yet
-    removed = removed_ids(duplicates)
-    token = _token(lake, stored, current, removed)
-    selection = decide_selection(lake, stored, removed)
-    rows = 0
-    with ShardWriter(lake.table(corpus), {"crawl": stored.crawl}, token, REASSEMBLED) as writer:
-        for _, group in corpus_groups(lake, stored, stored.files, duplicates=removed, selection=selection):
-            if group.num_rows:
-                writer.write(group)
-                rows += group.num_rows
-        manifest = writer.finish({})
-    commit_partition(
-        lake, corpus, {"crawl": stored.crawl}, [manifest], token,
-        branch=branch, expected_shards=[REASSEMBLED],
-    )  # fmt: skip
-    log.info("crawl %s was assembled again: %d documents", stored.crawl, rows)
-    return token, rows
+def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: str) -> tuple[RunToken, int]:
+    """Takes from a newer crawl what the base holds, where its stage tables hold something else by now.
 
-
-def _token(lake: Lakehouse, stored: RunPlan, current: RunPlan, removed: Column) -> RunToken:
-    """Returns the identity of a new assembly.
-
-    Where the new base gives back documents that were duplicates before, the model stages never saw them: the content
-    is then marked as partial, so that a run of that crawl does not take it for its own result.
+    That is so after a run of that crawl with other settings which was not published. Its published rows are all there
+    is to go by: they lose their duplicates and nothing is selected anew, so the content is marked as partial.
     """
-    table, partition = input_table(lake, stored, "deduplicate")
-    old = set(removed_ids(table.scan(partition, columns=["doc_id", "kept"])).to_pylist())
-    given_back = old - set(removed.to_pylist())
+    corpus = lake.table(f"{stored.name}.corpus")
+    older = [corpus.scan({"crawl": b.crawl}, columns=["dedup_digest"], ref=branch)["dedup_digest"] for b in base]
+    taken = pa.chunked_array([chunk for column in older for chunk in column.chunks], pa.large_string())
+    key = fingerprint([stored.keys["corpus"], "retracted", [[b.crawl, b.key] for b in base]])
+
+    def remaining() -> Iterator[pa.Table]:
+        columns = CORPUS.schema.names
+        groups = corpus.iter_groups({"crawl": stored.crawl}, groups=stored.files, columns=columns, ref=branch)
+        for _, rows in groups:
+            yield rows.filter(pc.invert(pc.is_in(rows["dedup_digest"], value_set=taken.combine_chunks())))
+
+    log.warning(
+        "the stage tables of %s no longer hold what it was published from; its duplicates are retracted, and nothing "
+        "is selected anew: run that crawl again", stored.crawl,
+    )  # fmt: skip
+    return _write(lake, stored, key, remaining(), branch)
+
+
+def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str) -> tuple[RunToken, int]:
+    """Writes a crawl's partition on the branch from its stored tables and the present deduplication base.
+
+    Where the new base gives back documents that were duplicates before, the model stages never saw them: they stay out,
+    and the content is marked as partial, so that a run of that crawl does not take it for its own result.
+    """
+    removed = set(removed_ids(find_duplicates(lake, current, ref=branch)).to_pylist())  # the branch holds the base
     key = current.keys["corpus"]
-    if given_back:
-        log.warning(
-            "%d documents of %s are no longer duplicates but were never refined; run that crawl again to admit them",
-            len(given_back), stored.crawl,
-        )  # fmt: skip
-        key = fingerprint([key, "partial", len(given_back)])
+    if any(current.recipe[stage] is not None for stage in MODEL_STAGES):
+        table, partition = input_table(lake, stored, "deduplicate")
+        before = set(removed_ids(table.scan(partition, columns=["doc_id", "kept"])).to_pylist())
+        if given_back := sorted(str(i) for i in before - removed):
+            log.warning(
+                "%d documents of %s are no longer duplicates, but no model saw them: run that crawl again",
+                len(given_back), stored.crawl,
+            )  # fmt: skip
+            key = fingerprint([key, "partial", given_back])
+            removed |= before
+    out = pa.chunked_array([sorted(str(i) for i in removed)], pa.large_string())
+    selection = decide_selection(lake, stored, out)
+    groups = corpus_groups(lake, stored, stored.files, duplicates=out, selection=selection)
+    return _write(lake, stored, key, (rows for _, rows in groups), branch)
+
+
+def _write(lake: Lakehouse, stored: RunPlan, key: str, groups: Iterator[pa.Table], branch: str) -> tuple[RunToken, int]:
+    """Commits a crawl's rows to the branch under a key, and notes which plan's tables they come from."""
+    corpus, partition = f"{stored.name}.corpus", {"crawl": stored.crawl}
     write_record(lake, provenance_uri(lake, stored.name, stored.crawl, key), {"plan": stored.uri(lake)})
     # The newest epoch, not the stored plan's: a run of that crawl that is under way deduplicates against us when it
     # publishes, so it need not stop us, nor we it.
     epoch, _ = current_epoch(lake, stored.name, stored.crawl)
-    return replace(stored.token("corpus"), key=key, epoch=max(epoch, stored.epoch))
+    token = replace(stored.token("corpus"), key=key, epoch=max(epoch, stored.epoch))
+    with ShardWriter(lake.table(corpus), partition, token, REASSEMBLED) as writer:
+        for rows in groups:
+            writer.write(rows)
+        manifest = writer.finish({})
+    commit_partition(lake, corpus, partition, [manifest], token, branch=branch, expected_shards=[REASSEMBLED])
+    log.info("crawl %s was assembled again: %d documents", stored.crawl, manifest.rows)
+    return token, manifest.rows

@@ -19,19 +19,22 @@ from corpusmill.runner import publish as publication
 from corpusmill.runner import report as reporting
 from corpusmill.runner import select as selection
 from corpusmill.runner import validate as validation
+from corpusmill.runner.audit import already_published
 from corpusmill.runner.device import device_slot
 from corpusmill.runner.plan import RunPlan, load_plan, plan_run
-from corpusmill.runner.stage_tables import committed
+from corpusmill.runner.stage_tables import MODEL_STAGES
 
 log = logging.getLogger(__name__)
 
-MODEL_STAGES = ("refine_documents", "refine_chunks", "score")
-"""Stages that load a model and therefore run in a child process."""
+
+_open_lakehouses: dict[str, Lakehouse] = {}
 
 
 def open_lakehouse() -> Lakehouse:
-    """Returns the lakehouse that the environment names."""
-    return Lakehouse(LakehouseSettings.from_environment(corpusmill_home()))
+    """Returns the lakehouse that the environment names; one connection pool for each in a process."""
+    settings = LakehouseSettings.from_environment(corpusmill_home())
+    place = f"{settings.catalog_uri} {settings.warehouse} {settings.s3_endpoint}"
+    return _open_lakehouses.setdefault(place, Lakehouse(settings))
 
 
 def initialise(recipes: Sequence[str]) -> None:
@@ -44,7 +47,9 @@ def plan(recipe: dict[str, Any], crawl: str, run_id: str, source: str | None = N
     """Plans a run; returns the plan's URI, the epoch, the shard names and whether all of it is published already."""
     lake = open_lakehouse()
     made = plan_run(lake, parse_recipe(recipe), crawl, run_id, source)
-    published = claim_partition(lake, f"{made.name}.corpus", {"crawl": crawl}, made.token("corpus")) is not None
+    published = already_published(lake, made)
+    if published:
+        claim_partition(lake, f"{made.name}.corpus", {"crawl": crawl}, made.token("corpus"))
     return {
         "plan": made.uri(lake),
         "crawl": crawl,
@@ -57,7 +62,7 @@ def plan(recipe: dict[str, Any], crawl: str, run_id: str, source: str | None = N
 def run_shard(plan: str, stage: str, shard: str, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Runs a map stage on one shard; returns its report."""
     lake, loaded = _open(plan)
-    if committed(lake, loaded, "assemble"):
+    if already_published(lake, loaded):
         return {"stage": stage, "crawl": loaded.crawl, "shard": shard, "skipped": True}
     log_progress = progress or log.info
     if stage in MODEL_STAGES:
@@ -69,7 +74,7 @@ def run_shard(plan: str, stage: str, shard: str, progress: Callable[[str], None]
 def commit(plan: str, stage: str) -> dict[str, Any]:
     """Commits a map stage's shards; ``assemble`` goes to the audit branch."""
     lake, loaded = _open(plan)
-    if committed(lake, loaded, "assemble"):
+    if already_published(lake, loaded):
         return _already(loaded, stage)
     if stage == "assemble":
         report = _assembled_report(lake, loaded)
@@ -80,7 +85,7 @@ def commit(plan: str, stage: str) -> dict[str, Any]:
 def deduplicate(plan: str) -> dict[str, Any]:
     """Finds and commits the crawl's duplicates."""
     lake, loaded = _open(plan)
-    if committed(lake, loaded, "assemble"):
+    if already_published(lake, loaded):
         return _already(loaded, "deduplicate")
     report = deduplication.deduplicate(lake, loaded)
     commits.store_stage_report(lake, loaded, report)
@@ -90,7 +95,7 @@ def deduplicate(plan: str) -> dict[str, Any]:
 def select(plan: str) -> dict[str, Any]:
     """Decides which scored documents stay and stores the manifest."""
     lake, loaded = _open(plan)
-    if committed(lake, loaded, "assemble"):
+    if already_published(lake, loaded):
         return _already(loaded, "select")
     report = selection.run_select(lake, loaded)
     commits.store_stage_report(lake, loaded, report)
@@ -104,7 +109,7 @@ def validate(plan: str) -> dict[str, Any]:
         ValidationFailedError: A critical check failed; nothing was published.
     """
     lake, loaded = _open(plan)
-    if committed(lake, loaded, "assemble"):
+    if already_published(lake, loaded):
         return {"passed": True, "warnings": [], "data_docs": None, "skipped": True}
     outcome = validation.audit(lake, loaded)
     return {k: v for k, v in outcome.items() if k != "metrics"}
@@ -113,7 +118,7 @@ def validate(plan: str) -> dict[str, Any]:
 def publish(plan: str) -> dict[str, Any]:
     """Publishes the audited branch; a crawl that is published already stays as it is."""
     lake, loaded = _open(plan)
-    if committed(lake, loaded, "assemble"):
+    if already_published(lake, loaded):
         corpus = lake.table(f"{loaded.name}.corpus")
         n = corpus.count({"crawl": loaded.crawl})
         state = corpus.partition_state({"crawl": loaded.crawl})

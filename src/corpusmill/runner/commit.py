@@ -17,8 +17,6 @@ from corpusmill.validation.results import failure_lines
 
 log = logging.getLogger(__name__)
 
-_COMMITTED_TOGETHER = {"refine": ("refine_documents", "refine_chunks")}
-
 
 def commit_stage(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
     """Registers all shards of a stage in one snapshot that replaces the crawl's partition.
@@ -26,7 +24,7 @@ def commit_stage(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
     Args:
         lake: The lakehouse.
         plan: The run.
-        stage: A map stage, or ``refine`` for both refinement tables.
+        stage: A map stage other than ``assemble``, which goes to an audit branch.
 
     Returns:
         The crawl's report; ``skipped`` where the same content was committed before.
@@ -36,8 +34,23 @@ def commit_stage(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
         SupersededError: A newer run took over.
         ValidationFailedError: The pages or documents break their contract; the message says how.
     """
-    reports = [_commit_one(lake, plan, name) for name in _COMMITTED_TOGETHER.get(stage, (stage,))]
-    return reports[-1]
+    place = stage_table(plan, stage)
+    token, names = plan.token(place.key_name), [s.identity for s in plan.shards]
+    if claim_partition(lake, place.identifier, place.partition, token) is not None:
+        _check_contract(lake, plan, stage)
+        report = stored_stage_report(lake, plan, stage) or StageReport(stage=stage, crawl=plan.crawl)
+        report.skipped = True
+        return report
+    manifests = _manifests(lake, plan, stage, place.identifier)
+    report = merge_shards(lake, plan, stage)
+    _commit_quarantine(lake, plan, stage)
+    result = commit_partition(
+        lake, place.identifier, place.partition, manifests, token, expected_shards=names, properties={}
+    )
+    report.skipped = result.already
+    store_stage_report(lake, plan, report)
+    _check_contract(lake, plan, stage)
+    return report
 
 
 def stage_report_uri(lake: Lakehouse, plan: RunPlan, stage: str) -> str:
@@ -68,47 +81,28 @@ def merge_shards(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
 
 def _manifests(lake: Lakehouse, plan: RunPlan, stage: str, identifier: str) -> list[ShardManifest]:
     token = plan.token(stage_table(plan, stage).key_name)
-    found = (find_manifest(lake, identifier, token, shard.name) for shard in plan.shards)
+    found = (find_manifest(lake, identifier, token, shard.identity) for shard in plan.shards)
     return [m for m in found if m is not None]
 
 
-def _commit_one(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
-    place = stage_table(plan, stage)
-    token, names = plan.token(place.key_name), [s.name for s in plan.shards]
-    if claim_partition(lake, place.identifier, place.partition, token) is not None:
-        _check_contract(lake, plan, stage)
-        report = stored_stage_report(lake, plan, stage) or StageReport(stage=stage, crawl=plan.crawl)
-        report.skipped = True
-        return report
-    manifests = _manifests(lake, plan, stage, place.identifier)
-    report = merge_shards(lake, plan, stage)
-    _commit_quarantine(lake, plan, stage)
-    result = commit_partition(
-        lake, place.identifier, place.partition, manifests, token, expected_shards=names, properties={}
-    )
-    report.skipped = result.already
-    store_stage_report(lake, plan, report)
-    _check_contract(lake, plan, stage, sum(f.rows for m in manifests for f in m.files))
-    return report
-
-
 def _commit_quarantine(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
-    token, names = plan.token(stage_table(plan, stage).key_name), [s.name for s in plan.shards]
+    token, names = plan.token(stage_table(plan, stage).key_name), [s.identity for s in plan.shards]
     manifests = _manifests(lake, plan, stage, "ops.quarantine")
     if len(manifests) == len(names):  # with a shard missing, the commit of the stage's own table says so
         partition = quarantine_partition(plan, stage)
         commit_partition(lake, "ops.quarantine", partition, manifests, token, expected_shards=names, properties={})
 
 
-def _check_contract(lake: Lakehouse, plan: RunPlan, stage: str, manifest_rows: int | None = None) -> None:
+def _check_contract(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
     """Refuses pages or documents that no later stage could use; cheap, on counts and flags alone."""
     if stage not in ("ingest", "clean"):
         return
     pages, at = input_table(lake, plan, "ingest")
+    written = stored_stage_report(lake, plan, "ingest")
     n_pages = pages.count(at)
     metrics: dict[str, int] = {
         "pages_rows": n_pages,
-        "manifest_rows": n_pages if manifest_rows is None else manifest_rows,
+        "manifest_rows": written.documents_kept if written else n_pages,
     }
     checks = pages_checks()
     if stage == "clean":

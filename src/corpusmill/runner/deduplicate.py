@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 from corpusmill.batches import Column
 from corpusmill.dedup.exact import find_exact_duplicates
 from corpusmill.lakehouse.catalog import Lakehouse
-from corpusmill.lakehouse.commit import commit_partition
+from corpusmill.lakehouse.commit import claim_partition, commit_partition
 from corpusmill.lakehouse.shards import ShardWriter
 from corpusmill.report import StageReport
 from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.records import RecordNotFoundError
 from corpusmill.runner.stage_tables import input_table, stage_table
 from corpusmill.schema import DUPLICATES
 
@@ -46,6 +47,8 @@ def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
     """Commits the crawl's duplicates and returns the report; a second run with the same base does nothing."""
     started = time.monotonic()
     place, token = stage_table(plan, "deduplicate"), plan.token("deduplicate")
+    if claim_partition(lake, place.identifier, place.partition, token) is not None:
+        return StageReport(stage="deduplicate", crawl=plan.crawl, skipped=True)
     found = find_duplicates(lake, plan)
     table = lake.table(place.identifier)
     report = StageReport(stage="deduplicate", crawl=plan.crawl)
@@ -73,6 +76,12 @@ def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
 def _published(lake: Lakehouse, plan: RunPlan, ref: str | None) -> Iterator[tuple[str, pa.Table]]:
     corpus = lake.table(f"{plan.name}.corpus")
     for base in plan.base:
+        found = corpus.partition_key({"crawl": base.crawl})
+        if ref is None and found != base.key:
+            raise RecordNotFoundError(
+                f"the published corpus of {base.crawl} has content key={found!r}, expected {base.key!r} of the plan: "
+                "that crawl was published again since; clear this run from 'plan'"
+            )
         yield base.crawl, corpus.scan({"crawl": base.crawl}, columns=["doc_id", "dedup_digest"], ref=ref)
 
 

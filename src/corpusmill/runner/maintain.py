@@ -1,10 +1,12 @@
 """Keeps a lakehouse small: expires snapshots and audit branches, compacts partitions, deletes orphan files."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from corpusmill.errors import CommitConflict
 from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.commit import FilesRefusedError
 from corpusmill.lakehouse.maintenance import (
     compact_partition,
     expire_audit_branches,
@@ -44,9 +46,7 @@ def maintain(
         table = lake.table(name)
         done = {
             "branches_dropped": len(expire_audit_branches(lake, name, days)),
-            "partitions_compacted": sum(
-                compact_partition(lake, name, partition).snapshot_id is not None for partition in table.partitions()
-            ),
+            "partitions_compacted": sum(_compacted(lake, name, partition, log) for partition in table.partitions()),
             "snapshots_expired": expire_snapshots(lake, name, older_than),
             "files_deleted": len(remove_orphans(lake, name, dt.timedelta(hours=grace_hours))),
         }
@@ -54,3 +54,12 @@ def maintain(
         for what, n in done.items():
             total[what] += n
     return total
+
+
+def _compacted(lake: Lakehouse, name: str, partition: Mapping[str, str], log: Callable[[str], None]) -> bool:
+    """Compacts a partition; one that a run is replacing at this moment is left for the next time."""
+    try:
+        return compact_partition(lake, name, partition).snapshot_id is not None
+    except (CommitConflict, FilesRefusedError) as error:
+        log(f"{name} {dict(partition)}: not compacted this time: {error}")
+        return False

@@ -56,7 +56,7 @@ def run_shard(
     """
     place = stage_table(plan, stage)
     shard, token = plan.shard(shard_name), plan.token(place.key_name)
-    manifest = find_manifest(lake, place.identifier, token, shard.name)
+    manifest = find_manifest(lake, place.identifier, token, shard.identity)
     if manifest is not None:
         return _skipped(stage, plan, shard, manifest.report)
     if committed(lake, plan, stage):
@@ -65,7 +65,7 @@ def run_shard(
     report = StageReport(stage=stage, crawl=plan.crawl, shard=shard.name)
     outputs, max_error_fraction = _outputs(lake, plan, stage, shard, progress)
     quarantine: list[tuple[str, QuarantinedInput]] = []
-    with ShardWriter(lake.table(place.identifier), place.partition, token, shard.name) as writer:
+    with ShardWriter(lake.table(place.identifier), place.partition, token, shard.identity) as writer:
         for name, output in outputs:
             count_output(report, output)
             quarantine += [(name, q) for q in output.quarantine]
@@ -74,7 +74,7 @@ def run_shard(
                     writer.write(part)
         report.seconds = round(time.monotonic() - started, 3)
         _write_quarantine(lake, plan, stage, shard, token, quarantine)
-        _refuse_too_many_errors(report, quarantine, max_error_fraction)
+        refuse_too_many_errors(report, quarantine, max_error_fraction)
         writer.finish(report.to_json())
     return report
 
@@ -225,16 +225,17 @@ def _write_quarantine(
         }
         for name, q in inputs
     ]
-    with ShardWriter(lake.table("ops.quarantine"), partition, token, shard.name) as writer:
+    with ShardWriter(lake.table("ops.quarantine"), partition, token, shard.identity) as writer:
         if rows:
             rows.sort(key=lambda row: (str(row["warc_file"]), str(row["where"])))
             writer.write(rows_to_table(rows, QUARANTINE.schema))
         writer.finish({})
 
 
-def _refuse_too_many_errors(
+def refuse_too_many_errors(
     report: StageReport, quarantine: list[tuple[str, QuarantinedInput]], max_fraction: float
 ) -> None:
+    """Raises a PermanentDataError where more inputs failed than the stage's settings allow; it names the first ones."""
     errors = {r: n for r, n in report.removed.items() if r.startswith("error.")} | report.quarantined
     n_errors, n = sum(errors.values()), report.documents_in + sum(report.quarantined.values())
     if n_errors <= max_fraction * n:

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.config import StageConfig
-from corpusmill.errors import ConfigError, ModelError
+from corpusmill.errors import ConfigError, ModelError, Transient
 from corpusmill.modeling.load import BUNDLED, model_folder
 from corpusmill.prox.refiner import folder_digest
+
+
+class HubUnavailableError(ModelError, Transient):
+    """The model hub does not answer now."""
 
 
 class PinnedModel(StageConfig):
@@ -31,15 +35,26 @@ class PinnedModel(StageConfig):
         return [self.sha256] if self.sha256 else [self.location, self.revision]
 
 
-def pin_model(name: str, revision: str | None = None) -> PinnedModel:
+def pin_model(name: str, revision: str | None = None, sha256: str | None = None) -> PinnedModel:
     """Returns the model with its location and digest.
 
+    Args:
+        name: As the recipe names it.
+        revision: Revision of a hub model.
+        sha256: Digest that a local model must have, None for any.
+
     Raises:
-        ConfigError: A bundled name or local folder does not exist.
+        ConfigError: A bundled name or local folder does not exist, or has another digest.
     """
     folder = local_folder(name)
     if folder is not None:
-        return PinnedModel(name=name, location=str(folder), sha256=folder_digest(folder))
+        found = folder_digest(folder)
+        if sha256 is not None and sha256 != found:
+            raise ConfigError(
+                f"model={name!r} has sha256={found!r}, the recipe expects {sha256!r}; its files were changed, or the "
+                "recipe names another version"
+            )
+        return PinnedModel(name=name, location=str(folder), sha256=found)
     return PinnedModel(name=name, location=name, sha256="", revision=hub_commit(name, revision))
 
 
@@ -49,20 +64,28 @@ def hub_commit(name: str, revision: str | None) -> str:
     A commit key must name the exact weights: behind the name of a branch they can change.
 
     Raises:
-        ConfigError: The hub does not know the model, or cannot be asked.
+        ConfigError: The hub does not know the model or its revision, or this machine works offline.
+        HubUnavailableError: The hub does not answer now.
     """
     if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    unknown = (GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError)
+    what = f"model={name!r} revision={revision!r} could not be resolved to a commit"
     try:
         return str(HfApi().model_info(name, revision=revision).sha)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        raise ConfigError(
-            f"model={name!r} revision={revision!r} could not be resolved to a commit: {error}; give a folder, or name "
-            "the commit (40 hex digits) as revision"
-        ) from error
+    except unknown as error:
+        raise ConfigError(f"{what}: {error}; give a folder, or name the commit (40 hex digits) as revision") from error
+    except Exception as error:
+        raise HubUnavailableError(f"{what}: {error}; a retry may succeed, or name the commit as revision") from error
 
 
 def local_folder(name: str) -> Path | None:
@@ -81,4 +104,6 @@ def local_folder(name: str) -> Path | None:
 
 def with_model(config: Any, pinned: PinnedModel) -> Any:
     """Returns a stage's settings with the model's location in place of its name."""
-    return config.model_copy(update={"model": pinned.location, "sha256": None, "revision": pinned.revision})
+    return config.model_copy(
+        update={"model": pinned.location, "sha256": pinned.sha256 or None, "revision": pinned.revision}
+    )

@@ -21,6 +21,7 @@ from corpusmill.lakehouse.epochs import take_epoch
 from corpusmill.lakehouse.shards import RunToken
 from corpusmill.recipe import BUNDLED_CRAWLS, Recipe, parse_recipe
 from corpusmill.runner.models import PinnedModel, pin_model
+from corpusmill.runner.pinned_files import pin_files
 from corpusmill.runner.records import read_record, record_uri, write_record
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ class Shard(StageConfig):
     """Number in the plan, five digits."""
     files: tuple[str, ...]
     """Paths as the crawl's manifest lists them, in its order."""
+
+    @property
+    def identity(self) -> str:
+        """Name under which the shard's result is stored: it holds the files, so that another cut finds nothing."""
+        return f"{self.name}-{fingerprint(self.files)[:8]}"
 
 
 class BaseCrawl(StageConfig):
@@ -122,7 +128,7 @@ def plan_uri(lake: Lakehouse, recipe: str, crawl: str, epoch: int) -> str:
 def resolve_base(base: str) -> str:
     """Returns the folder or URL of a recipe's source; ``bundled:crawls`` is the demo's folder in the package."""
     if base != BUNDLED_CRAWLS:
-        return base
+        return base if "://" in base else str(Path(base).expanduser().absolute())
     from importlib import resources
 
     return str(Path(str(resources.files("corpusmill.demo") / "crawls")))
@@ -174,7 +180,7 @@ def commit_keys(
         )
 
     add("clean", "rules", keys["ingest"])
-    across = recipe.deduplication.across_crawls and recipe.deduplication.method is not None
+    across = recipe.deduplication.compares_crawls
     add("deduplicate", "deduplication", keys["clean"], [[b.crawl, b.key] for b in base] if across else [])
     add("refine_documents", "refine_documents", keys["deduplicate"])
     add("refine_chunks", "refine_chunks", keys["refine_documents"])
@@ -190,7 +196,7 @@ def pin_models(recipe: Recipe) -> dict[str, PinnedModel]:
     for stage in ("refine_documents", "refine_chunks", "score"):
         config = getattr(recipe, stage)
         if config is not None and config.model:
-            pins[stage] = pin_model(config.model, getattr(config, "revision", None))
+            pins[stage] = pin_model(config.model, getattr(config, "revision", None), config.sha256)
     return pins
 
 
@@ -207,6 +213,7 @@ def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: s
     Raises:
         ConfigError: The crawl or a model does not exist.
     """
+    recipe = pin_files(recipe)
     base_location = resolve_base(source or recipe.source.base)
     files = list_files(base_location, crawl, recipe.ingest.kind)
     if recipe.ingest.max_files is not None:

@@ -6,12 +6,13 @@ from typing import Any
 from corpusmill.errors import CommitConflict, ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.epochs import check_epoch
-from corpusmill.lakehouse.publish import MainMovedError
+from corpusmill.lakehouse.publish import BranchRefusedError, MainMovedError
 from corpusmill.lakehouse.publish import publish as publish_branch
-from corpusmill.runner.audit import build_audit_branch, stored_branch
+from corpusmill.lakehouse.table import UnknownRefError
+from corpusmill.runner.audit import AuditBranch, build_audit_branch, stored_branch
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import read_record, record_uri, write_record
-from corpusmill.runner.validate import audit, metrics_uri, validation_uri
+from corpusmill.runner.validate import audit, audited_content, metrics_uri, validation_uri
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,15 @@ def commit_audit_branch(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
     """Builds the audit branch, for `validate` and `publish`."""
     branch = build_audit_branch(lake, plan)
     return {"branch": branch.name, "retracted": branch.retracted}
+
+
+def _require_audit(lake: Lakehouse, plan: RunPlan, branch: AuditBranch) -> None:
+    """Refuses a branch that failed its audit; audits one that was built after the last audit."""
+    outcome = read_record(lake, validation_uri(lake, plan))
+    if outcome["audited"] != audited_content(branch):
+        outcome = audit(lake, plan)
+    if not outcome["passed"]:
+        raise ValidationFailedError(f"branch {branch.name!r} failed its audit and cannot be published; see 'validate'")
 
 
 def publication_uri(lake: Lakehouse, plan: RunPlan) -> str:
@@ -49,17 +59,16 @@ def publish(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
         SupersededError: A newer run took over this recipe and crawl.
         ValidationFailedError: The rebased branch failed its audit.
     """
-    branch = stored_branch(lake, plan)
     corpus, tag = f"{plan.name}.corpus", f"{plan.name}/{plan.crawl}/{plan.epoch}"
-    if not read_record(lake, validation_uri(lake, plan))["passed"]:
-        raise ValidationFailedError(f"branch {branch.name!r} failed its audit and cannot be published; see 'validate'")
     for rebases in range(MAX_REBASES):
         check_epoch(lake, plan.token("corpus"))
+        branch = stored_branch(lake, plan)
         try:
+            _require_audit(lake, plan, branch)
             result = publish_branch(lake, corpus, branch.name, tag, branch.tokens)
-        except MainMovedError:
-            log.info("another crawl was published meanwhile: %s is built and audited again", branch.name)
-            branch = build_audit_branch(lake, plan)
+        except (MainMovedError, BranchRefusedError, UnknownRefError) as error:
+            log.info("%s is built and audited again: %s", branch.name, error)
+            build_audit_branch(lake, plan)
             audit(lake, plan)
             continue
         outcome = {

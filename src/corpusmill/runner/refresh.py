@@ -1,5 +1,6 @@
 """Runs one crawl through a recipe in one process: what ``corpusmill refresh`` does, in the order of the DAG."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from corpusmill.recipe import Recipe
 from corpusmill.runner import chain
 from corpusmill.runner.show import stored_report
 
+log = logging.getLogger(__name__)
+
 
 def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str], None]) -> dict[str, Any]:
     """Takes a crawl from its files to the published corpus; an empty home is initialised first.
@@ -18,7 +21,7 @@ def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str],
         The run's report (see `runner.report`).
 
     Raises:
-        CorpusmillError: A stage failed; the run's report with the message is stored first.
+        CorpusmillError: Planning failed; or a stage failed, then the run's report with the message is stored first.
     """
     chain.initialise([recipe.name])
     run_id = f"refresh__{crawl}__{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}__{os.getpid()}"
@@ -28,11 +31,19 @@ def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str],
         log(f"{crawl} is published already with the same inputs and settings: nothing to do")
     try:
         _stages(uri, shards, log)
-    except CorpusmillError as error:
-        chain.report(uri, "failed", str(error))
+    except BaseException as error:  # also an interruption: the run's row says how it ended
+        _report_failure(uri, error)
         raise
     chain.report(uri, "success")
     return stored_report(chain.open_lakehouse(), uri)
+
+
+def _report_failure(uri: str, error: BaseException) -> None:
+    message = str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}"
+    try:
+        chain.report(uri, "failed", message)
+    except Exception as second:  # noqa: BLE001 - the first error is the one to see
+        log.warning("the run's report could not be stored either: %s", second)
 
 
 def _stages(uri: str, shards: list[str], log: Callable[[str], None]) -> None:

@@ -6,14 +6,16 @@ figures when tables have moved on. `report` also writes the run's row in ``ops.r
 
 import datetime as dt
 import json
+import logging
 import platform
 from typing import Any
 
 from corpusmill import __version__
 from corpusmill.batches import rows_to_table
+from corpusmill.config import fingerprint
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import commit_partition
-from corpusmill.lakehouse.shards import ShardWriter
+from corpusmill.lakehouse.shards import RunToken, ShardWriter
 from corpusmill.report import StageReport
 from corpusmill.runner.audit import source_plan
 from corpusmill.runner.commit import stored_stage_report
@@ -22,10 +24,12 @@ from corpusmill.runner.demo_quality import demo_quality
 from corpusmill.runner.examples import refinement_examples
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.publish import publication_uri
-from corpusmill.runner.records import find_record, record_uri, write_record
+from corpusmill.runner.records import RecordNotFoundError, find_record, record_uri, write_record
 from corpusmill.runner.stage_tables import committed
 from corpusmill.runner.validate import validation_uri
 from corpusmill.schema import RUNS
+
+log = logging.getLogger(__name__)
 
 STAGES = ("ingest", "clean", "deduplicate", "refine_documents", "refine_chunks", "score", "select", "assemble")
 """Stages in the order of the funnel."""
@@ -45,6 +49,8 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
     source = _source(lake, plan)
     stages = [r for r in (stored_stage_report(lake, source, s) for s in STAGES) if r is not None]
     publication = find_record(lake, publication_uri(lake, plan)) or {}
+    funnel = [_step(r) for r in stages if _is_part_of(plan, r.stage)]
+    _count_retractions(funnel, publication.get("published"))
     return {
         "recipe": plan.name,
         "crawl": plan.crawl,
@@ -52,15 +58,16 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "epoch": plan.epoch,
         "state": state,
         "message": message,
-        "funnel": [_step(r) for r in stages if _is_part_of(plan, r.stage)],
+        "funnel": funnel,
         "quarantined": sum(sum(r.quarantined.values()) for r in stages),
         "published": publication.get("published", 0),
         "snapshot": publication.get("snapshot"),
         "tag": publication.get("tag"),
         "retracted": publication.get("retracted", {}),
         "validation": find_record(lake, validation_uri(lake, plan)),
-        "refiner_quality": demo_quality(lake, source),
-        "examples": refinement_examples(lake, source, EXAMPLES),
+        "refiner_quality": None,
+        "examples": [],
+        **_looks(lake, source),
     }
 
 
@@ -86,7 +93,9 @@ def write_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "ended_at": dt.datetime.now(dt.UTC),
         "versions": json.dumps({"corpusmill": __version__, "python": platform.python_version()}),
     }
-    token = plan.token("corpus")
+    content = fingerprint({k: str(v) for k, v in row.items()})
+    # a line of its own without epochs: the row of a superseded run is written as well, and a later state replaces it
+    token = RunToken(f"{plan.name}/runs", f"{plan.crawl}/{plan.epoch}", plan.run_id, 0, content)
     with ShardWriter(lake.table("ops.runs"), partition, token, WHOLE_CRAWL) as writer:
         writer.write(rows_to_table([row], RUNS.schema))
         manifest = writer.finish({})
@@ -94,11 +103,32 @@ def write_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
     return report
 
 
+def _looks(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
+    """Returns what is read from the stage tables, {} where a newer run has replaced them."""
+    try:
+        return {
+            "refiner_quality": demo_quality(lake, plan),
+            "examples": refinement_examples(lake, plan, EXAMPLES),
+        }
+    except RecordNotFoundError as error:
+        log.info("the report has no examples: %s", error)
+        return {}
+
+
 def _source(lake: Lakehouse, plan: RunPlan) -> RunPlan:
     """Returns the plan whose stages the published content came from: this one's, or an earlier one's with its key."""
     if not committed(lake, plan, "assemble"):
         return plan
     return source_plan(lake, plan.name, plan.crawl, plan.keys["corpus"])
+
+
+def _count_retractions(funnel: list[dict[str, Any]], published: int | None) -> None:
+    """Makes the last step say what is published, where an older crawl took documents over since it was assembled."""
+    if funnel and funnel[-1]["stage"] == "assemble" and published is not None:
+        lost = funnel[-1]["documents_kept"] - published
+        if lost > 0:
+            funnel[-1]["removed"] = {"retracted.copy_in_older_crawl": lost}
+            funnel[-1]["documents_kept"], funnel[-1]["characters_kept"] = published, 0
 
 
 def _is_part_of(plan: RunPlan, stage: str) -> bool:

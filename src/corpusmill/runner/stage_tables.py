@@ -11,6 +11,9 @@ from corpusmill.runner.records import RecordNotFoundError
 MAP_STAGES = ("ingest", "clean", "refine_documents", "refine_chunks", "score", "assemble")
 """Stages that run once per shard."""
 
+MODEL_STAGES = ("refine_documents", "refine_chunks", "score")
+"""Stages that load a model and therefore run in a child process."""
+
 _TABLE_OF = {
     "ingest": "pages",
     "clean": "documents",
@@ -56,6 +59,11 @@ def committed(lake: Lakehouse, plan: RunPlan, stage: str) -> bool:
     """Returns whether the stage's partition holds exactly what this run would write."""
     place = stage_table(plan, stage)
     return bool(lake.table(place.identifier).partition_key(place.partition) == plan.keys[place.key_name])
+
+
+def stages_committed(lake: Lakehouse, plan: RunPlan) -> bool:
+    """Returns whether every stage table before the corpus holds what this plan names."""
+    return all(committed(lake, plan, stage) for stage in _TABLE_OF if stage != "assemble")
 
 
 def input_table(lake: Lakehouse, plan: RunPlan, stage: str) -> tuple[LakeTable, dict[str, str]]:

@@ -48,7 +48,7 @@ def audit(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
         title=f"{plan.name} {plan.crawl}",
     )
     broken = _broken_retractions(lake, plan, branch)
-    outcome = _outcome(result, broken, metrics)
+    outcome = {**_outcome(result, broken, metrics), "audited": audited_content(branch)}
     write_record(lake, validation_uri(lake, plan), outcome)
     if not outcome["passed"]:
         failure = ValidationFailedError(
@@ -59,6 +59,11 @@ def audit(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
         failure.data_docs = str(result.data_docs)
         raise failure
     return outcome
+
+
+def audited_content(branch: AuditBranch) -> dict[str, str]:
+    """Returns what an audit vouches for: the content key of every crawl on the branch."""
+    return {crawl: token.key for crawl, token in branch.tokens.items()}
 
 
 def _broken_retractions(lake: Lakehouse, plan: RunPlan, branch: AuditBranch) -> list[str]:
