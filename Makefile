@@ -42,6 +42,9 @@ FILES ?= $(wildcard $(CORPUSMILL_SHARED_DATA)/../conformance/*.jsonl)
 conformance: $(READY) ## Run conformance files: make conformance FILES="a.jsonl b.jsonl"
 	@$(BIN)/python -m corpusmill.conformance $(FILES)
 
+reference: $(READY) ## Regenerate docs/reference
+	@$(BIN)/python -m corpusmill.reference docs/reference
+
 peers: ## The peers' environment (datatrove), for the parity test against the real thing
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install -q -r benchmarks/peers.txt
@@ -54,4 +57,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help env demo up test check lint types arch conformance peers clean
+.PHONY: help env demo up test check lint types arch conformance reference peers clean
