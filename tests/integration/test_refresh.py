@@ -14,7 +14,9 @@ import yaml
 from corpusmill.errors import SupersededError, ValidationFailedError
 from corpusmill.lakehouse.commit import commit_partition
 from corpusmill.lakehouse.shards import ShardWriter
+from corpusmill.runner import audit as audit_module
 from corpusmill.runner import chain
+from corpusmill.runner import publish as publish_module
 from corpusmill.runner.audit import stored_branch
 from corpusmill.runner.plan import load_plan
 from corpusmill.runner.refresh import refresh
@@ -229,6 +231,107 @@ def test_a_newer_crawl_that_gives_documents_up_is_audited_on_the_same_branch(hom
     with pytest.raises(ValidationFailedError, match="failed its audit"):
         chain.publish(planned["plan"])
     assert lake.table("tiny.corpus").count({"crawl": "T-2024-33"}) == 20
+
+
+def test_another_shard_count_after_a_failed_run_neither_loses_nor_doubles_rows(home, recipe):
+    one, four = (recipe(shards={"max_shards": n}).model_dump(mode="json") for n in (2, 1))
+    chain.initialise(["tiny"])
+    first = chain.plan(one, "T-2024-10", "dies after ingest")
+    for shard in first["shards"]:
+        chain.run_shard(first["plan"], "ingest", shard)
+    second = chain.plan(four, "T-2024-10", "other shards")
+    run_until(second["plan"], second["shards"], last="validate")
+    assert chain.publish(second["plan"])["published"] == 20
+
+
+def test_a_crawl_published_while_the_branch_is_built_leaves_no_duplicate(home, recipe, corpus_of, monkeypatch):
+    made = recipe().model_dump(mode="json")
+    chain.initialise(["tiny"])
+    plans = {crawl: chain.plan(made, crawl, f"run {crawl}") for crawl in ("T-2024-10", "T-2024-33")}
+    run_until(plans["T-2024-10"]["plan"], plans["T-2024-10"]["shards"], last="validate")
+    run_until(plans["T-2024-33"]["plan"], plans["T-2024-33"]["shards"], last="assemble")
+    create = audit_module.create_audit_branch
+
+    def create_and_be_overtaken(*arguments):
+        monkeypatch.setattr(audit_module, "create_audit_branch", create)
+        name = create(*arguments)
+        chain.publish(plans["T-2024-10"]["plan"])
+        return name
+
+    monkeypatch.setattr(audit_module, "create_audit_branch", create_and_be_overtaken)
+    chain.commit(plans["T-2024-33"]["plan"], "assemble")
+    chain.validate(plans["T-2024-33"]["plan"])
+    assert chain.publish(plans["T-2024-33"]["plan"])["published"] == 14
+    digests = corpus_of("tiny")["dedup_digest"].to_pylist()
+    assert len(digests) == len(set(digests)) == 34
+
+
+def test_a_rebased_branch_is_audited_even_if_the_first_attempt_died(home, recipe, monkeypatch):
+    made = recipe().model_dump(mode="json")
+    chain.initialise(["tiny"])
+    plans = {crawl: chain.plan(made, crawl, f"run {crawl}") for crawl in ("T-2024-10", "T-2024-33")}
+    for planned in plans.values():
+        run_until(planned["plan"], planned["shards"], last="validate")
+    chain.publish(plans["T-2024-10"]["plan"])
+    real, audits = publish_module.audit, []
+
+    def dies_once(lake, plan):
+        audits.append(plan.crawl)
+        if len(audits) == 1:
+            raise OSError("no space left on device")
+        return real(lake, plan)
+
+    monkeypatch.setattr(publish_module, "audit", dies_once)
+    with pytest.raises(OSError, match="no space"):
+        chain.publish(plans["T-2024-33"]["plan"])
+    assert chain.open_lakehouse().table("tiny.corpus").count({"crawl": "T-2024-33"}) == 0
+    assert chain.publish(plans["T-2024-33"]["plan"])["published"] == 14
+    assert len(audits) == 2
+
+
+def test_an_unpublished_rerun_of_a_newer_crawl_does_not_block_an_older_one(home, recipe, corpus_of):
+    refresh(recipe(), "T-2024-33", None, quiet)
+    impossible = {"name": "my.no", "kind": "metric_between", "subject": "n_documents", "maximum": 0, "why": "a test"}
+    other = recipe(rules={"preset": "c4", "languages": ["en"]}, validation={"extra_checks": [impossible]})
+    with pytest.raises(ValidationFailedError):
+        refresh(other, "T-2024-33", None, quiet)
+    report = refresh(recipe(), "T-2024-10", None, quiet)
+    assert (report["published"], report["retracted"]) == (20, {"T-2024-33": 6})
+    assert corpus_of("tiny").num_rows == 34
+    # the newer crawl's own settings again: its stage tables are brought back, and its corpus is whole
+    assert refresh(recipe(), "T-2024-33", None, quiet)["published"] == 14
+    before = snapshots("tiny")
+    refresh(recipe(), "T-2024-33", None, quiet)
+    assert snapshots("tiny") == before
+
+
+def test_documents_that_are_given_back_wait_for_a_run_of_their_crawl(home, recipe, corpus_of, scored):
+    parts = {"score": scored["score"]}
+    for crawl in ("T-2024-10", "T-2024-33"):
+        refresh(recipe(**parts), crawl, None, quiet)
+    # the older crawl is published again with fewer documents: its first file only
+    refresh(recipe(**parts, ingest={"max_files": 1}), "T-2024-10", None, quiet)
+    rows = corpus_of("tiny").to_pylist()
+    assert sum(r["crawl"] == "T-2024-10" for r in rows) == 10
+    assert all(r["mean_nll"] is not None for r in rows), "a document was published that was never scored"
+    assert sum(r["crawl"] == "T-2024-33" for r in rows) == 14
+    assert refresh(recipe(**parts), "T-2024-33", None, quiet)["published"] == 20
+
+
+def test_the_row_of_a_run_keeps_its_last_state(home, recipe):
+    chain.initialise(["tiny"])
+    planned = chain.plan(recipe().model_dump(mode="json"), "T-2024-10", "r")
+    chain.report(planned["plan"], "failed", "a shard was lost")
+    run_until(planned["plan"], planned["shards"], last="validate")
+    chain.publish(planned["plan"])
+    chain.report(planned["plan"], "success")
+    newer = chain.plan(recipe().model_dump(mode="json"), "T-2024-10", "newer")
+    assert newer["already_published"]
+    chain.report(planned["plan"], "success", "told again by a superseded run")
+    rows = chain.open_lakehouse().table("ops.runs").scan(None).to_pylist()
+    assert [(r["state"], r["message"], r["n_published"]) for r in rows] == [
+        ("success", "told again by a superseded run", 20)
+    ]
 
 
 @pytest.mark.parametrize("moment", ["ingest", "clean", "assemble", "validate"])

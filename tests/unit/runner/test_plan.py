@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from corpusmill.errors import ConfigError
 from corpusmill.recipe import Recipe, parse_recipe
 from corpusmill.runner.models import PinnedModel, pin_model
+from corpusmill.runner.pinned_files import pin_files
 from corpusmill.runner.plan import BaseCrawl, commit_keys, cut_shards
 
 BASE = {"extraction": "e", "paths_digest": "p", "models": {}, "base": ()}
@@ -75,3 +76,28 @@ def test_a_model_that_is_not_there_is_a_clear_error():
         pin_model("bundled:absent")
     with pytest.raises(ConfigError, match="/nowhere"):
         pin_model("/nowhere/model")
+
+
+def test_a_shards_identity_holds_its_files():
+    files = [f"f{i}" for i in range(4)]
+    two, one = cut_shards(files, 2), cut_shards(files, 1)
+    assert two[0].name == one[0].name == "00000"
+    assert two[0].identity != one[0].identity
+    assert cut_shards(files, 2)[0].identity == two[0].identity
+
+
+def test_an_edited_list_file_changes_the_keys_from_the_rules_on(tmp_path):
+    path = tmp_path / "domains.txt"
+    recipe = parse_recipe({"name": "x", **SCORED, "rules": {"url_domains": str(path)}})
+    path.write_text("a.example\n")
+    before = keys(pin_files(recipe))
+    path.write_text("b.example\n")
+    assert changed(before, keys(pin_files(recipe))) == set(before) - {"ingest"}
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"domains\.txt"):
+        pin_files(recipe)
+
+
+def test_a_model_with_another_digest_than_the_recipe_says_is_refused():
+    with pytest.raises(ConfigError, match="expects '0000'"):
+        pin_model("bundled:reference_lm", None, "0000")
