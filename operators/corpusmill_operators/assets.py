@@ -7,6 +7,6 @@ def corpus_asset(recipe: str) -> Asset:
     """Returns the asset of a recipe's published corpus.
 
     Every publication emits one event for it, with the crawl id as partition key and the figures of the publication
-    (documents, snapshot, tag, validation) in ``extra``.
+    (documents, snapshot, tag) in ``extra``.
     """
     return Asset(name=f"{recipe}.corpus", uri=f"x-corpusmill://lakehouse/{recipe}/corpus", group="corpusmill")

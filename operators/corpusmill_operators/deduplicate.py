@@ -10,7 +10,7 @@ from corpusmill_operators.base import StageOperator
 class DeduplicateOperator(StageOperator):
     """Finds the crawl's duplicates and commits them.
 
-    Reads: ``<recipe>.documents`` of the crawl, and of the crawls in the plan's deduplication base. Writes:
+    Reads: ``<recipe>.documents`` of the crawl, and ``<recipe>.corpus`` of the older published crawls. Writes:
     ``<recipe>.duplicates``, one row per document that has a duplicate, naming its survivor. Retried: when another
     commit was first. Second run: finds the commit key and does nothing.
     """

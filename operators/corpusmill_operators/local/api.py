@@ -14,6 +14,8 @@ POLL_SECONDS = 0.5
 """Time between two looks while something is awaited."""
 PAGE = 100
 """Entries per answer; Airflow gives no more by default."""
+GET_ATTEMPTS = 5
+"""Attempts at reading something before an answer that does not come counts as a failure."""
 TIMEOUT_SECONDS = 30.0
 """Time a single answer may take on a loaded machine."""
 
@@ -62,7 +64,16 @@ class AirflowApi:
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """Returns the answer to a GET below ``/api/v2``."""
         text = f"?{urllib.parse.urlencode(query)}" if query else ""
-        return self._call("GET", f"/api/v2{path}{text}")
+        for attempt in range(GET_ATTEMPTS):
+            try:
+                return self._call("GET", f"/api/v2{path}{text}")
+            except urllib.error.HTTPError:
+                raise
+            except OSError:  # no answer in time, from a server on a machine that is busy with the shards
+                self._processes.check()
+                if attempt == GET_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
 
     def find(self, path: str) -> dict[str, Any] | None:
         """Returns the answer to a GET, None where there is no such thing."""

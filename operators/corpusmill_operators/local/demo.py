@@ -32,6 +32,10 @@ def run_demo(settings: LocalSettings, write: Callable[[str], None]) -> int:
             api.wait_until_ready(READY_SECONDS)
             _await_dag(api, dag_id)
             runs = create_backfill(settings, api, dag_id, releases)
+            if len(runs) != len(releases):
+                raise AirflowProcessError(
+                    f"the backfill made {len(runs)} runs for {len(releases)} releases {releases}; expected one for each"
+                )
             write(f"backfill of {', '.join(key for key, _ in releases)}: {len(runs)} runs")
             _unpause(api, dag_id)
             progress = RunProgress(api, dag_id, list(runs), settings.airflow_home / "logs", write)

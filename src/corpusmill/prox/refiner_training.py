@@ -37,8 +37,8 @@ MAIN_CONTENT_SHARE = 0.1
 full text was .04 to .11 lower than at 0 at equal steps, because an ambiguous page is then taken for extracted text."""
 DEMO_STEPS, DEMO_SEED = 360, 0
 DEMO_NOTE = (
-    "The function stands in `corpusmill.prox.refiner_training`. Trained by this project from real web pages whose "
-    "lines people, site parsers or another extractor labelled, and from people's verdicts on web documents. The pages "
+    "`build_demo_labeller` in `corpusmill.prox.refiner_training` does the same. Trained by this project from real web "
+    "pages whose lines people, site parsers or another extractor labelled, and from people's verdicts on web documents. The pages "
     "are not part of this repository. The weights are released under the licence of this repository."
 )
 _TRAIN, _DEV = Path("refine/train.jsonl.gz"), Path("refine/dev.jsonl.gz")
@@ -147,9 +147,16 @@ def build_demo_labeller(
             progress=progress,
             crawls=shared_data / _CRAWLS,
             judged_documents=shared_data / _JUDGED,
-            command=f"build_demo_labeller(shared_data, out, steps={steps}, seed={seed})",
+            command=_demo_command(steps, seed),
             note=DEMO_NOTE,
         )
+
+
+def _demo_command(steps: int, seed: int) -> str:
+    """Returns the command line, as typed in the folder of the data; one thread, so that sums do not change order."""
+    data = f"--train {_TRAIN} --dev {_DEV} --crawls {_CRAWLS} --judged {_JUDGED}"
+    run = f"--steps {steps} --seed {seed} --out line_labeller"
+    return f"OMP_NUM_THREADS=1 corpusmill build-refiner --kind labeller {data} {run}"
 
 
 def _measured(folder: Path, dev_texts: Sequence[Sequence[LabelledPage]]) -> dict[str, Any]:
