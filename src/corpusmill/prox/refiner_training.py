@@ -39,7 +39,8 @@ DEMO_STEPS, DEMO_SEED = 360, 0
 DEMO_NOTE = (
     "`build_demo_labeller` in `corpusmill.prox.refiner_training` does the same. Trained by this project from real web "
     "pages whose lines people, site parsers or another extractor labelled, and from people's verdicts on web "
-    "documents. The pages are not part of this repository. The weights are released under the licence of this repository."
+    "documents. The pages are not part of this repository. The weights are released under the licence of this "
+    "repository."
 )
 _TRAIN, _DEV = Path("refine/train.jsonl.gz"), Path("refine/dev.jsonl.gz")
 _JUDGED, _CRAWLS = Path("oracles/dclm_human_quality.jsonl.gz"), Path("crawls")

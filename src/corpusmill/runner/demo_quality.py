@@ -4,6 +4,7 @@ No demo page was trained on, and the builder of the bundled crawls knows of ever
 and which are noise, and which pages nobody wants.
 """
 
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,36 @@ def demo_quality(lake: Lakehouse, plan: RunPlan) -> dict[str, Any] | None:
         "wanted_dropped": wanted.count(False),
         "unwanted_documents": len(unwanted),
         "unwanted_dropped": unwanted.count(False),
+        **_reference_quality(lake, plan),
     }
 
 
+def _reference_quality(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
+    """Returns the reference model's bits per byte over all documents of the crawl, {} where none were scored."""
+    if plan.recipe["score"] is None or not committed(lake, plan, "score"):
+        return {}
+    rows = [r for r in _rows(lake, plan, "score", ["nll_sum", "n_bytes"]) if r["nll_sum"] is not None]
+    n_bytes = sum(row["n_bytes"] for row in rows)
+    if not n_bytes:
+        return {}
+    bits = math.fsum(row["nll_sum"] for row in rows) / math.log(2)
+    return {"reference_bits_per_byte": bits / n_bytes, "reference_documents": len(rows)}
+
+
 def quality_sentences(quality: dict[str, Any]) -> list[str]:
-    """Returns the quality as two lines for a person."""
-    return [
+    """Returns the quality as a few lines for a person."""
+    sentences = [
         f"lines kept as the pages' writer meant: F1 {quality['keep_f1']:.3f} ({quality['baseline_keep_f1']:.3f} if no "
         f"line were removed), {quality['lines']} lines of {quality['documents']} pages that were not trained on",
         f"documents: {quality['unwanted_dropped']} of {quality['unwanted_documents']} unwanted pages dropped, "
         f"{quality['wanted_dropped']} of {quality['wanted_documents']} wanted ones lost",
     ]
+    if "reference_documents" in quality:
+        sentences.append(
+            f"reference model: {quality['reference_bits_per_byte']:.2f} bits per byte on the crawl's "
+            f"{quality['reference_documents']} refined documents, none of which it was trained on"
+        )
+    return sentences
 
 
 def _rows(lake: Lakehouse, plan: RunPlan, stage: str, columns: list[str]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def _print_verdicts(report: dict[str, Any], write: Callable[[str], None]) -> Non
         if n:
             write(f"  {n} documents of the newer crawl {crawl} were retracted: their older copy is published now")
     if report["refiner_quality"]:
-        write("  refiner, measured on this crawl:")
+        write("  the small models, measured on this crawl:")
         for line in quality_sentences(report["refiner_quality"]):
             write(f"    {line}")
     validation = report["validation"]
