@@ -149,6 +149,12 @@ def write_crawl(base: Path, crawl: str, files: list[Mapping[str, str]]) -> Path:
     return base
 
 
+@pytest.fixture(scope="session")
+def articles() -> list[list[str]]:
+    """The paragraphs of each page of T-2024-10."""
+    return [article(n).split(". ") for n in range(20)]
+
+
 @pytest.fixture
 def crawls(tmp_path: Path) -> Path:
     """Two crawls of two files; six texts of T-2024-10 stand in T-2024-33 again at other URLs."""
