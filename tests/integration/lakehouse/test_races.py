@@ -47,6 +47,18 @@ def test_eight_processes_initialise_one_lakehouse(backend, children, worlds):
     world.lake.close()
 
 
+def test_eight_processes_create_one_new_table(world, children):
+    table = "fresh.notes"  # the namespace is new as well
+    command = {"world": world.values, "do": "create_table", "table": table}
+    found = answers(children.race([command] * 8))
+    assert set(found) == {str(world.lake.load(table).metadata.table_uuid)}
+    assert [name for *_, name in world.lake.catalog.list_tables("fresh")] == ["notes"]
+    assert [field.name for field in world.lake.load(table).spec().fields] == ["crawl"]
+    assert world.lake.table(table).spec == world.lake.table(NOTES).spec
+    world.stage(world.token("A", "k1", world.epoch("A")), {"0": 5}, table)
+    assert world.count(table) == 5
+
+
 def test_eight_rivals_get_eight_epochs(world, children):
     replies = children.race(
         [{"world": world.values, "do": "take_epoch", "crawl": "A", "run_id": f"r{n}"} for n in range(8)]

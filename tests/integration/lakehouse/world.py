@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 
-from corpusmill.lakehouse import shards
+from corpusmill.lakehouse import maintenance, shards
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import commit_partition
 from corpusmill.lakehouse.epochs import take_epoch
+from corpusmill.lakehouse.maintenance import compact_partition, remove_orphans
 from corpusmill.lakehouse.publish import MainMovedError, create_audit_branch, publish, rebase_audit_branch
 from corpusmill.lakehouse.settings import LakehouseSettings
 from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
@@ -165,15 +166,30 @@ def die_after(owner, name: str, nth: int = 1, static: bool = False) -> None:
 def arm(step: str) -> None:
     """Makes this process die at one step of the protocol."""
     if step == "mid data write":
+        shards.ROW_GROUP_ROWS = 4
         die_after(pq.ParquetWriter, "write_table", nth=2)
     elif step == "after data file, before manifest":
         shards.write_whole = lambda *_: die()
     elif step == "after manifest":
         die_after(shards, "write_whole")
-    elif step in ("between metadata write and catalog swap", "publish before swap"):
+    elif step in ("between metadata write and catalog swap", "publish before swap", "before swap"):
         die_after(SqlCatalog, "_write_metadata", static=True)
-    elif step in ("right after swap", "publish after swap"):
+    elif step in ("right after swap", "publish after swap", "after swap"):
         die_after(SqlCatalog, "commit_table")
+    elif step == "before the first deletion":
+        maintenance.delete_file = lambda *_: die()
+    elif step == "after the first deletion":
+        die_after(maintenance, "delete_file")
+
+
+ALONE = {
+    "take_epoch": lambda world, c: world.epoch(c["crawl"], c["run_id"]),
+    "create_audit_branch": lambda world, c: create_audit_branch(world.lake, CORPUS_ID, c["crawl"], c["epoch"]),
+    "rebase_audit_branch": lambda world, c: rebase_audit_branch(world.lake, CORPUS_ID, c["branch"]),
+    "compact": lambda world, c: asdict(compact_partition(world.lake, NOTES_ID, {"crawl": c["crawl"]})),
+    "remove_orphans": lambda world, c: remove_orphans(world.lake, NOTES_ID, dt.timedelta(0), force=True),
+}
+"""Steps of the protocol that are one call; a process that is to die in one is armed just before."""
 
 
 def answer(command: dict):
@@ -183,8 +199,12 @@ def answer(command: dict):
     if do == "init":
         world.lake.init(command["recipes"])
         return None
-    if do == "take_epoch":
-        return world.epoch(command["crawl"], command["run_id"])
+    if do == "create_table":
+        world.lake.create_table(command["table"], NOTES)
+        return str(world.lake.load(command["table"]).metadata.table_uuid)
+    if do in ALONE:
+        arm(command.get("die", ""))
+        return ALONE[do](world, command)
     if do == "supersede":
         epoch = world.epoch(command["crawl"], command["key"])
         token = world.token(command["crawl"], command["key"], epoch, command["key"])
@@ -197,9 +217,10 @@ def answer(command: dict):
             if n == 1 and step in ("mid data write", "after data file, before manifest", "after manifest"):
                 shards.ROW_GROUP_ROWS = 4
                 arm(step)
-            world.shard(token, name, rows)
+            world.shard(token, name, rows, command.get("table", NOTES_ID))
         arm(step)
-        return asdict(world.stage(token, command["sizes"]))
+        place = {"table": command.get("table", NOTES_ID), "branch": command.get("branch", "main")}
+        return asdict(world.stage(token, command["sizes"], **place))
     if do == "publish":
         if step:
             world.audit(token, command["sizes"])
