@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
-
 CHARSET_RULES = 1
 """Version of the rules of this module; stands in the extraction fingerprint."""
 
@@ -98,6 +96,8 @@ def _declared(data: bytes, header_charset: str | None) -> list[tuple[str, Source
 
 def _detected(data: bytes, otherwise: str) -> DecodedText:
     """Returns the text by the detected charset, or with replacements where that fails too."""
+    from resiliparse.parse.encoding import detect_encoding
+
     codec = python_codec(detect_encoding(data) or "") or otherwise
     for candidate in ("utf-8", codec):
         try:
@@ -120,6 +120,8 @@ def _decoded(data: bytes, codec: str, source: Source) -> DecodedText:
 
 def python_codec(name: str) -> str | None:
     """Returns the Python codec for a charset label as browsers understand it, None for an unknown label."""
+    from resiliparse.parse.encoding import map_encoding_to_html5
+
     label = name.strip().strip("\"'").lower()
     if not label:
         return None

@@ -8,13 +8,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from corpusmill.batches import rows_to_table, slices
 from corpusmill.errors import PermanentDataError
-from corpusmill.ingest.stage import IngestStage
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
@@ -26,6 +25,9 @@ from corpusmill.runner.plan import RAW, RunPlan, Shard
 from corpusmill.runner.stage_tables import committed, stage_table
 from corpusmill.schema import CORPUS, QUARANTINE
 from corpusmill.stage import QuarantinedInput, Stage, StageOutput
+
+if TYPE_CHECKING:
+    from corpusmill.ingest.stage import IngestStage
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
@@ -120,6 +122,8 @@ def _outputs(
 ) -> tuple[Iterator[tuple[str, StageOutput]], float]:
     """Returns the stage's outputs by input file, and the share of faults that it tolerates."""
     if stage == "ingest":
+        from corpusmill.ingest.stage import IngestStage  # crawl readers are absent where only plans are made
+
         recipe = plan.parsed_recipe()
         return _ingest(IngestStage(recipe.ingest), plan, shard, progress), recipe.ingest.max_error_fraction
     if stage == "assemble":
@@ -130,7 +134,7 @@ def _outputs(
     return _mapped(lake, plan, stage, made, shard, progress), getattr(made.config, "max_error_fraction", 1.0)
 
 
-def _ingest(stage: IngestStage, plan: RunPlan, shard: Shard, progress: Progress) -> Iterator[tuple[str, StageOutput]]:
+def _ingest(stage: "IngestStage", plan: RunPlan, shard: Shard, progress: Progress) -> Iterator[tuple[str, StageOutput]]:
     scratch = corpusmill_home() / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     stage.setup()

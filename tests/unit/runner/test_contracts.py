@@ -41,7 +41,7 @@ def write(plan: RunPlan, stage: str, shard: Shard, rows: list[dict], schema: pa.
     place = stage_table(plan, stage)
     table = chain.open_lakehouse().table(place.identifier)
     report = StageReport(stage=stage, crawl=plan.crawl, shard=shard.name, documents_in=len(rows))
-    with ShardWriter(table, place.partition, plan.token(place.key_name), shard.name) as writer:
+    with ShardWriter(table, place.partition, plan.token(place.key_name), shard.identity) as writer:
         writer.write(rows_to_table(rows, schema))
         writer.finish(report.to_json())
 
