@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
 
@@ -58,8 +59,13 @@ def load_dags():
 
 
 @pytest.fixture
-def refresh_dag(airflow_db, load_dags):
-    """The DAG of the demo recipe, parsed anew. `dag.test` repeats a failed task at once, without the pause."""
+def refresh_dag(airflow_db, load_dags, monkeypatch):
+    """The DAG of the demo recipe, parsed anew, with short pauses between attempts."""
+    from corpusmill_operators.retries import RETRY_POLICY
+
+    for rule in RETRY_POLICY.rules:
+        if rule.retry_delay is not None:
+            monkeypatch.setattr(rule, "retry_delay", timedelta(seconds=1))
     return load_dags()["corpus_refresh_demo"]
 
 
