@@ -40,7 +40,8 @@ def write(plan: RunPlan, stage: str, shard: Shard, rows: list[dict], schema: pa.
     """Leaves a shard's rows as the stage itself would, under the plan's token."""
     place = stage_table(plan, stage)
     table = chain.open_lakehouse().table(place.identifier)
-    report = StageReport(stage=stage, crawl=plan.crawl, shard=shard.name, documents_in=len(rows))
+    n = len(rows)
+    report = StageReport(stage=stage, crawl=plan.crawl, shard=shard.name, documents_in=n, documents_kept=n)
     with ShardWriter(table, place.partition, plan.token(place.key_name), shard.identity) as writer:
         writer.write(rows_to_table(rows, schema))
         writer.finish(report.to_json())
