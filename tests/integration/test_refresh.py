@@ -133,8 +133,10 @@ def test_a_corrupt_member_costs_its_page_and_becomes_a_quarantine_row(home, craw
     data[middle : middle + 40] = b"\x00" * 40
     path.write_bytes(bytes(data))
     lenient = recipe(ingest={"max_error_fraction": 0.2})
-    report = refresh(lenient, "T-2024-10", None, quiet)
+    lines: list[str] = []
+    report = refresh(lenient, "T-2024-10", None, lines.append)
     assert report["published"] == 19
+    assert any(line.startswith("quarantined") and "T-2024-10-00000" in line for line in lines)
     rows = chain.open_lakehouse().table("ops.quarantine").scan(None).to_pylist()
     assert len(rows) == 1
     assert rows[0]["warc_file"].endswith("T-2024-10-00000.warc.gz")

@@ -116,9 +116,13 @@ def _write(
 ) -> None:
     partition = {"crawl": token.crawl}
     files = sorted(str(f) for f in source.scan(partition, columns=["warc_file"])["warc_file"].unique().to_pylist())
+    decided = "kept" in source.spec.schema.names
+    columns = [*stage.input_columns, "kept"] if decided else list(stage.input_columns)
     stage.setup()
     with ShardWriter(lake.table(target), partition, token, WHOLE_CRAWL) as writer:
-        for name, rows in source.iter_groups(partition, groups=files, columns=list(stage.input_columns)):
+        for name, rows in source.iter_groups(partition, groups=files, columns=columns):
+            if decided:  # what an earlier stage removed has no text and goes no further
+                rows = rows.filter(rows["kept"]).drop_columns(["kept"])
             for batch in slices(rows, BATCH_ROWS):
                 output = checked(stage, batch)
                 count_output(report, output)

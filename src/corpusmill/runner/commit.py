@@ -2,6 +2,9 @@
 
 import logging
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from corpusmill.errors import ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition, commit_partition
@@ -119,11 +122,13 @@ def _check_contract(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
 
 def _document_counts(lake: Lakehouse, plan: RunPlan) -> dict[str, int]:
     documents, at = input_table(lake, plan, "clean")
-    rows = documents.scan(at, columns=["kept", "drop_reason", "dedup_digest"])
+    rows = documents.scan(at, columns=["kept", "drop_reason", "dedup_digest", "n_chars"])
     kept = rows.filter(rows["kept"])
+    # a digest and a length stand for the text itself, which is not read here; `map_stage.checked` looked at it
+    without_text = pc.or_(pc.is_null(kept["dedup_digest"]), pc.equal(kept["n_chars"], pa.scalar(0, pa.int64())))
     return {
         "documents_rows": rows.num_rows,
         "documents_kept_rows": kept.num_rows,
-        "kept_without_text_rows": kept["dedup_digest"].null_count,
+        "kept_without_text_rows": kept.filter(without_text).num_rows,
         "removed_without_reason_rows": rows["drop_reason"].null_count - kept["drop_reason"].null_count,
     }

@@ -34,6 +34,8 @@ Progress = Callable[[str], None]
 
 BATCH_ROWS = 512
 """Rows a stage sees at once; a batch never spans two input files."""
+FAULTS_TOLD = 10
+"""Faults of a shard that its log tells one by one."""
 EXAMPLES_IN_MESSAGE = 5
 """Faults named in the message of a shard that fails for too many of them."""
 
@@ -71,6 +73,7 @@ def run_shard(
         for name, output in outputs:
             count_output(report, output)
             quarantine += [(name, q) for q in output.quarantine]
+            _tell_faults(output.quarantine, len(quarantine), progress)
             for part in (output.kept, output.removed):
                 if part.num_rows:
                     writer.write(part)
@@ -79,6 +82,13 @@ def run_shard(
         refuse_too_many_errors(report, quarantine, max_error_fraction)
         writer.finish(report.to_json())
     return report
+
+
+def _tell_faults(new: list[QuarantinedInput], n_so_far: int, progress: Progress) -> None:
+    """Says what the first faults of a shard were; all of them are rows of ``ops.quarantine``."""
+    room = FAULTS_TOLD - (n_so_far - len(new))
+    for fault in new[: max(0, room)]:
+        progress(f"quarantined {fault.where}: {fault.reason}: {fault.message}")
 
 
 def quarantine_partition(plan: RunPlan, stage: str) -> dict[str, str]:
@@ -179,6 +189,9 @@ def checked(stage: Stage, batch: pa.Table) -> StageOutput:
     assert n_out == batch.num_rows, f"stage {stage.name} returned {n_out} rows of {batch.num_rows}"
     for part in (output.kept, output.removed):
         assert part.schema.equals(stage.output_schema), f"stage {stage.name} returned columns {part.schema.names}"
+    if "text" in stage.output_schema.names:
+        n_null = output.kept["text"].null_count
+        assert n_null == 0, f"stage {stage.name} kept {n_null} rows without text"
     n_chars = sum(len(t) for t in batch["text"].to_pylist() if t) if "text" in batch.schema.names else 0
     output.metrics.setdefault("characters_in", float(n_chars))
     return output
