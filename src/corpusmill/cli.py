@@ -64,23 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("--mode", choices=["strict", "compat"], default="strict")
     execute.set_defaults(run=_execute)
 
-    build = commands.add_parser("build-refiner", help="train and measure a refiner from labelled pages")
-    build.add_argument("--kind", required=True, choices=["labeller"])
-    build.add_argument("--train", required=True, type=Path, metavar="F")
-    build.add_argument("--dev", required=True, type=Path, metavar="F")
-    length = build.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, metavar="N", help="training time; 3 unless --steps is given")
-    length.add_argument("--steps", type=int, metavar="N", help="training steps; repeatable to the bit with a seed")
-    build.add_argument("--seed", type=int, default=0, metavar="N")
-    build.add_argument("--crawls", type=Path, metavar="DIR", help="crawls with gold text, for main-content pages")
-    build.add_argument("--judged", type=Path, metavar="F", help="documents with people's keep/drop verdicts")
-    build.add_argument("--out", required=True, type=Path, metavar="DIR")
-    build.set_defaults(run=_build_refiner)
-
-    evaluate = commands.add_parser("evaluate-refiner", help="measure a refiner on labelled pages")
-    evaluate.add_argument("model", metavar="MODEL", help="model folder, or bundled:NAME")
-    evaluate.add_argument("file", type=Path, metavar="FILE")
-    evaluate.set_defaults(run=_evaluate_refiner)
+    _add_refiner_commands(commands)
 
     explain = commands.add_parser("explain", help="everything about one document")
     explain.add_argument("doc_id", metavar="DOC_ID")
@@ -103,6 +87,26 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("recipes", nargs="+", metavar="RECIPE")
     init.set_defaults(run=_init)
     return parser
+
+
+def _add_refiner_commands(commands: Any) -> None:
+    build = commands.add_parser("build-refiner", help="train and measure a refiner from labelled pages")
+    build.add_argument("--kind", required=True, choices=["labeller"])
+    build.add_argument("--train", required=True, type=Path, metavar="F")
+    build.add_argument("--dev", required=True, type=Path, metavar="F")
+    length = build.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, metavar="N", help="training time; 3 unless --steps is given")
+    length.add_argument("--steps", type=int, metavar="N", help="training steps; repeatable to the bit with a seed")
+    build.add_argument("--seed", type=int, default=0, metavar="N")
+    build.add_argument("--crawls", type=Path, metavar="DIR", help="crawls with gold text, for main-content pages")
+    build.add_argument("--judged", type=Path, metavar="F", help="documents with people's keep/drop verdicts")
+    build.add_argument("--out", required=True, type=Path, metavar="DIR")
+    build.set_defaults(run=_build_refiner)
+
+    evaluate = commands.add_parser("evaluate-refiner", help="measure a refiner on labelled pages")
+    evaluate.add_argument("model", metavar="MODEL", help="model folder, or bundled:NAME")
+    evaluate.add_argument("file", type=Path, metavar="FILE")
+    evaluate.set_defaults(run=_evaluate_refiner)
 
 
 def recipe_folder() -> Path:
