@@ -10,17 +10,17 @@ from pathlib import Path
 from airflow.sdk import DAG, Param
 
 import corpusmill_operators as mill
-from corpusmill.recipe import load_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
 
-for file in sorted(RECIPES.glob("*.yaml")):
-    recipe = load_recipe(file)
+recipes, broken = mill.read_recipes(RECIPES)
+
+for file, recipe, releases in recipes:
     with DAG(
         dag_id=f"corpus_refresh_{recipe.name}",
         description=f"One crawl release through recipe {recipe.name}",
         doc_md=f"{recipe.description}\n\nRecipe: `dags/recipes/{file.name}`, fingerprint `{recipe.fingerprint()}`.",
-        schedule=mill.CrawlReleaseTimetable(mill.releases_of(recipe.source, RECIPES)),
+        schedule=mill.CrawlReleaseTimetable(releases),
         start_date=datetime.combine(recipe.schedule.start_date, datetime.min.time(), tzinfo=UTC),
         catchup=recipe.schedule.catchup,
         max_active_runs=1,
@@ -63,3 +63,13 @@ for file in sorted(RECIPES.glob("*.yaml")):
         deduplicate >> refine_documents >> commit_decisions >> refine_chunks >> commit_refinements
         commit_refinements >> score >> commit_scores >> select
         select >> assemble >> commit_audit_branch >> validate >> publish >> report
+
+for name, problem in broken.items():  # a DAG without tasks, so that the UI says what is wrong
+    with DAG(
+        dag_id=f"corpus_refresh_{name}",
+        description="This recipe cannot be read; the documentation of this DAG says why",
+        doc_md=f"```text\n{problem}\n```",
+        schedule=None,
+        tags=["corpusmill", "broken recipe"],
+    ):
+        pass

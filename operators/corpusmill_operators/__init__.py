@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from corpusmill_operators.plan_run import PlanRunOperator as PlanRunOperator
     from corpusmill_operators.pools import GPU_POOL as GPU_POOL
     from corpusmill_operators.publish_corpus import PublishCorpusOperator as PublishCorpusOperator
+    from corpusmill_operators.recipes import read_recipes as read_recipes
     from corpusmill_operators.refine_chunks import RefineChunksOperator as RefineChunksOperator
     from corpusmill_operators.refine_documents import RefineDocumentsOperator as RefineDocumentsOperator
     from corpusmill_operators.releases import releases_of as releases_of
@@ -48,6 +49,7 @@ _MODULE_OF = {
     "SelectUnitsOperator": "select_units",
     "ValidateTableOperator": "validate_table",
     "corpus_asset": "assets",
+    "read_recipes": "recipes",
     "releases_of": "releases",
 }
 

@@ -4,10 +4,10 @@ import json
 import threading
 from collections.abc import Callable
 
-from corpusmill.recipe import load_recipe
 from corpusmill_operators.local.processes import run_airflow
 from corpusmill_operators.local.settings import LocalSettings
 from corpusmill_operators.pools import pool_definitions
+from corpusmill_operators.recipes import read_recipes
 
 
 def initialise(settings: LocalSettings, write: Callable[[str], None]) -> None:
@@ -20,7 +20,10 @@ def initialise(settings: LocalSettings, write: Callable[[str], None]) -> None:
     from corpusmill.runner import chain
 
     settings.airflow_home.mkdir(parents=True, exist_ok=True)
-    recipes = [load_recipe(path).name for path in sorted((settings.project / "dags" / "recipes").glob("*.yaml"))]
+    read, broken = read_recipes(settings.project / "dags" / "recipes")
+    recipes = [found.recipe.name for found in read]
+    for name, problem in broken.items():
+        write(f"recipe {name} is left out, it cannot be read: {problem}")
     write(f"initialising {settings.home}: Airflow's database, lakehouse for {', '.join(recipes)}")
     failed: list[BaseException] = []
 

@@ -1,0 +1,29 @@
+"""Reads the recipes of a folder for the DAG file: one that cannot be read must not take the others' DAGs along."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from corpusmill.errors import ConfigError
+from corpusmill.recipe import Recipe, load_recipe
+from corpusmill_operators.releases import Release, releases_of
+
+
+class ReadRecipe(NamedTuple):
+    """A recipe with its file and the releases that its timetable knows."""
+
+    file: Path
+    recipe: Recipe
+    releases: tuple[Release, ...]
+
+
+def read_recipes(folder: Path) -> tuple[list[ReadRecipe], dict[str, str]]:
+    """Returns the recipes of a folder, and what is wrong with each that cannot be read, by file name."""
+    read: list[ReadRecipe] = []
+    broken: dict[str, str] = {}
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            recipe = load_recipe(file)
+            read.append(ReadRecipe(file, recipe, releases_of(recipe.source, folder)))
+        except ConfigError as error:
+            broken[file.stem] = str(error)
+    return read, broken
