@@ -24,11 +24,11 @@ from corpusmill.pruning.config import ScoringConfig
 from corpusmill.report import StageReport
 from corpusmill.rules.config import RulesConfig
 from corpusmill.runner.chain import open_lakehouse
-from corpusmill.runner.deduplicate import WHOLE_CRAWL
 from corpusmill.runner.device import device_slot
 from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage, refuse_too_many_errors
 from corpusmill.runner.models import pin_model, with_model
 from corpusmill.runner.stage_tables import MODEL_STAGES
+from corpusmill.runner.whole_crawl import WHOLE_CRAWL
 from corpusmill.schema import CHUNK_REFINEMENTS, DOCUMENT_REFINEMENTS, DOCUMENTS, SCORES, TableSpec
 from corpusmill.stage import Stage
 
@@ -132,4 +132,4 @@ def _write(
             progress(f"{report.stage} {token.crawl}: {rows.num_rows} documents of {name}")
         refuse_too_many_errors(report, [], getattr(stage.config, "max_error_fraction", 1.0))
         manifest = writer.finish(report.to_json())
-    commit_partition(lake, target, partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={})
+    commit_partition(lake, target, partition, [manifest], token, expected_shards=[WHOLE_CRAWL])

@@ -21,7 +21,7 @@ from corpusmill.lakehouse.epochs import current_epoch
 from corpusmill.lakehouse.publish import create_audit_branch, drop_audit_branch
 from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
 from corpusmill.runner.assemble import corpus_groups
-from corpusmill.runner.deduplicate import find_duplicates, removed_ids
+from corpusmill.runner.deduplicate import find_duplicates, kept_documents, removed_ids
 from corpusmill.runner.plan import BaseCrawl, RunPlan, load_plan, published_base, rebased
 from corpusmill.runner.records import read_record, record_uri, write_record
 from corpusmill.runner.select import decide_selection
@@ -189,7 +189,8 @@ def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str)
     Where the new base gives back documents that were duplicates before, the model stages never saw them: they stay out,
     and the content is marked as partial, so that a run of that crawl does not take it for its own result.
     """
-    removed = set(removed_ids(find_duplicates(lake, current, ref=branch)).to_pylist())  # the branch holds the base
+    found = find_duplicates(lake, current, kept_documents(lake, current), ref=branch)
+    removed = set(removed_ids(found).to_pylist())  # the branch holds the base
     key = current.keys["corpus"]
     if any(current.recipe[stage] is not None for stage in MODEL_STAGES):
         table, partition = input_table(lake, stored, "deduplicate")

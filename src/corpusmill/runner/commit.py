@@ -1,6 +1,7 @@
 """Commits a map stage: its shards become the partition, in one snapshot."""
 
 import logging
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,11 +46,9 @@ def commit_stage(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
         report.skipped = True
         return report
     manifests = _manifests(lake, plan, stage, place.identifier)
-    report = merge_shards(lake, plan, stage)
+    report = _merged(plan, stage, manifests)
     _commit_quarantine(lake, plan, stage)
-    result = commit_partition(
-        lake, place.identifier, place.partition, manifests, token, expected_shards=names, properties={}
-    )
+    result = commit_partition(lake, place.identifier, place.partition, manifests, token, expected_shards=names)
     report.skipped = result.already
     store_stage_report(lake, plan, report)
     _check_contract(lake, plan, stage)
@@ -78,7 +77,10 @@ def store_stage_report(lake: Lakehouse, plan: RunPlan, report: StageReport) -> N
 
 def merge_shards(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
     """Returns the sum of the reports that a stage's shards left in their manifests."""
-    manifests = _manifests(lake, plan, stage, stage_table(plan, stage).identifier)
+    return _merged(plan, stage, _manifests(lake, plan, stage, stage_table(plan, stage).identifier))
+
+
+def _merged(plan: RunPlan, stage: str, manifests: Sequence[ShardManifest]) -> StageReport:
     return merge_reports(stage, plan.crawl, [StageReport.from_json(dict(m.report)) for m in manifests])
 
 
@@ -93,7 +95,7 @@ def _commit_quarantine(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
     manifests = _manifests(lake, plan, stage, "ops.quarantine")
     if len(manifests) == len(names):  # with a shard missing, the commit of the stage's own table says so
         partition = quarantine_partition(plan, stage)
-        commit_partition(lake, "ops.quarantine", partition, manifests, token, expected_shards=names, properties={})
+        commit_partition(lake, "ops.quarantine", partition, manifests, token, expected_shards=names)
 
 
 def _check_contract(lake: Lakehouse, plan: RunPlan, stage: str) -> None:

@@ -9,33 +9,36 @@ import pyarrow.compute as pc
 from corpusmill.batches import Column
 from corpusmill.dedup.exact import find_exact_duplicates
 from corpusmill.lakehouse.catalog import Lakehouse
-from corpusmill.lakehouse.commit import claim_partition, commit_partition
-from corpusmill.lakehouse.shards import ShardWriter
+from corpusmill.lakehouse.commit import claim_partition
 from corpusmill.report import StageReport
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import RecordNotFoundError
 from corpusmill.runner.stage_tables import input_table, stage_table
+from corpusmill.runner.whole_crawl import commit_rows
 from corpusmill.schema import DUPLICATES
 
-WHOLE_CRAWL = "whole"
-"""Shard name of a global step's single output."""
+
+def kept_documents(lake: Lakehouse, plan: RunPlan) -> pa.Table:
+    """Returns ids, digests and lengths of the documents that the rules kept."""
+    documents, partition = input_table(lake, plan, "clean")
+    rows = documents.scan(partition, columns=["doc_id", "warc_file", "dedup_digest", "n_chars", "kept"])
+    return rows.filter(rows["kept"])
 
 
-def find_duplicates(lake: Lakehouse, plan: RunPlan, ref: str | None = None) -> pa.Table:
+def find_duplicates(lake: Lakehouse, plan: RunPlan, kept: pa.Table, ref: str | None = None) -> pa.Table:
     """Returns the rows of `schema.DUPLICATES` for the plan's crawl against the plan's deduplication base.
 
     Args:
         lake: The lakehouse.
         plan: The run, with its base.
+        kept: The crawl's `kept_documents`.
         ref: Branch of the corpus that holds the base's crawls; None reads what is published.
     """
     config = plan.parsed_recipe().deduplication
     if config.method is None:
         return DUPLICATES.schema.empty_table()
-    documents, partition = input_table(lake, plan, "clean")
-    rows = documents.scan(partition, columns=["doc_id", "warc_file", "dedup_digest", "kept"])
-    kept = rows.filter(rows["kept"]).drop_columns(["kept"])
-    return find_exact_duplicates(kept, plan.crawl, _published(lake, plan, ref) if config.across_crawls else ())
+    documents = kept.select(["doc_id", "warc_file", "dedup_digest"])
+    return find_exact_duplicates(documents, plan.crawl, _published(lake, plan, ref) if config.across_crawls else ())
 
 
 def removed_ids(duplicates: pa.Table) -> Column:
@@ -49,26 +52,17 @@ def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
     place, token = stage_table(plan, "deduplicate"), plan.token("deduplicate")
     if claim_partition(lake, place.identifier, place.partition, token) is not None:
         return StageReport(stage="deduplicate", crawl=plan.crawl, skipped=True)
-    found = find_duplicates(lake, plan)
-    table = lake.table(place.identifier)
+    kept = kept_documents(lake, plan)
+    found = find_duplicates(lake, plan, kept)
     report = StageReport(stage="deduplicate", crawl=plan.crawl)
-    documents, partition = input_table(lake, plan, "clean")
-    rows = documents.scan(partition, columns=["kept", "n_chars", "doc_id"])
-    kept = rows.filter(rows["kept"])
     removed = pc.is_in(kept["doc_id"], value_set=removed_ids(found).combine_chunks())
     report.documents_in = kept.num_rows
     report.characters_in = int(pc.sum(kept["n_chars"]).as_py() or 0)
     report.documents_kept = kept.filter(pc.invert(removed)).num_rows
     report.characters_kept = int(pc.sum(kept["n_chars"].filter(pc.invert(removed))).as_py() or 0)
     report.removed = _reasons(found, plan.crawl)
-    with ShardWriter(table, place.partition, token, WHOLE_CRAWL) as writer:
-        if found.num_rows:
-            writer.write(found)
-        report.seconds = round(time.monotonic() - started, 3)
-        manifest = writer.finish(report.to_json())
-    result = commit_partition(
-        lake, place.identifier, place.partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={}
-    )
+    report.seconds = round(time.monotonic() - started, 3)
+    result = commit_rows(lake, place.identifier, place.partition, found, token, report.to_json())
     report.skipped = result.already
     return report
 

@@ -44,9 +44,9 @@ def surviving_documents(
     recipe = plan.parsed_recipe()
     documents, partition = input_table(lake, plan, "clean")
     columns = ["crawl", "doc_id", "warc_file", "language", "kept", "text"]
-    streams = [removed_duplicates(lake, plan, files)] if check_duplicates else []
+    streams = [_removed(lake, plan, files, "deduplicate")] if check_duplicates else []
     if upto in ("refine_chunks", "score") and recipe.refine_documents is not None:
-        streams.append(_dropped(lake, plan, files, "refine_documents"))
+        streams.append(_removed(lake, plan, files, "refine_documents"))
     texts = _refined_texts(lake, plan, files) if upto == "score" and recipe.refine_chunks is not None else None
     for name, rows in documents.iter_groups(partition, groups=files, columns=columns):
         alive = rows.filter(rows["kept"])
@@ -59,14 +59,8 @@ def surviving_documents(
         yield name, alive.drop_columns(["kept"])
 
 
-def removed_duplicates(lake: Lakehouse, plan: RunPlan, files: Sequence[str]) -> Iterator[tuple[str, Column]]:
-    """Yields (file, ids of the documents that deduplication removed)."""
-    table, partition = input_table(lake, plan, "deduplicate")
-    for name, rows in table.iter_groups(partition, groups=files, columns=["doc_id", "kept"]):
-        yield name, rows.filter(pc.invert(rows["kept"]))["doc_id"]
-
-
-def _dropped(lake: Lakehouse, plan: RunPlan, files: Sequence[str], stage: str) -> Iterator[tuple[str, Column]]:
+def _removed(lake: Lakehouse, plan: RunPlan, files: Sequence[str], stage: str) -> Iterator[tuple[str, Column]]:
+    """Yields (file, ids of the documents that a stage removed)."""
     table, partition = input_table(lake, plan, stage)
     for name, rows in table.iter_groups(partition, groups=files, columns=["doc_id", "kept"]):
         yield name, rows.filter(pc.invert(rows["kept"]))["doc_id"]

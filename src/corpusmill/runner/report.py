@@ -14,12 +14,10 @@ from corpusmill import __version__
 from corpusmill.batches import rows_to_table
 from corpusmill.config import fingerprint
 from corpusmill.lakehouse.catalog import Lakehouse
-from corpusmill.lakehouse.commit import commit_partition
-from corpusmill.lakehouse.shards import RunToken, ShardWriter
+from corpusmill.lakehouse.shards import RunToken
 from corpusmill.report import StageReport
 from corpusmill.runner.audit import source_plan
 from corpusmill.runner.commit import stored_stage_report
-from corpusmill.runner.deduplicate import WHOLE_CRAWL
 from corpusmill.runner.demo_quality import demo_quality
 from corpusmill.runner.examples import refinement_examples
 from corpusmill.runner.plan import RunPlan
@@ -27,6 +25,7 @@ from corpusmill.runner.publish import publication_uri
 from corpusmill.runner.records import RecordNotFoundError, find_record, record_uri, write_record
 from corpusmill.runner.stage_tables import committed
 from corpusmill.runner.validate import validation_uri
+from corpusmill.runner.whole_crawl import commit_rows
 from corpusmill.schema import RUNS
 
 log = logging.getLogger(__name__)
@@ -96,10 +95,7 @@ def write_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
     content = fingerprint({k: str(v) for k, v in row.items()})
     # a line of its own without epochs: the row of a superseded run is written as well, and a later state replaces it
     token = RunToken(f"{plan.name}/runs", f"{plan.crawl}/{plan.epoch}", plan.run_id, 0, content)
-    with ShardWriter(lake.table("ops.runs"), partition, token, WHOLE_CRAWL) as writer:
-        writer.write(rows_to_table([row], RUNS.schema))
-        manifest = writer.finish({})
-    commit_partition(lake, "ops.runs", partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={})
+    commit_rows(lake, "ops.runs", partition, rows_to_table([row], RUNS.schema), token)
     return report
 
 

@@ -6,17 +6,17 @@ import pyarrow as pa
 
 from corpusmill.batches import Column, rows_to_table
 from corpusmill.lakehouse.catalog import Lakehouse
-from corpusmill.lakehouse.commit import commit_partition
-from corpusmill.lakehouse.shards import ShardWriter
+from corpusmill.pruning.config import SelectionConfig
+from corpusmill.pruning.cuts import Manifest
 from corpusmill.pruning.radix import Histogram
 from corpusmill.pruning.selection import resolve, rows_of, single_score_key
 from corpusmill.report import StageReport
-from corpusmill.runner.deduplicate import WHOLE_CRAWL
 from corpusmill.runner.inputs import without
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import write_record
 from corpusmill.runner.selection_record import StoredSelection, selection_uri
 from corpusmill.runner.stage_tables import input_table
+from corpusmill.runner.whole_crawl import commit_rows
 from corpusmill.schema import CUTOFFS, SCORES
 
 
@@ -26,8 +26,10 @@ def decide_selection(lake: Lakehouse, plan: RunPlan, duplicates: Column | None =
     if config is None:
         return StoredSelection(None, None)
     scores = _scores(lake, plan)
-    if duplicates is not None:
-        scores = without(scores, duplicates)
+    return _decide(config, scores if duplicates is None else without(scores, duplicates))
+
+
+def _decide(config: SelectionConfig, scores: pa.Table) -> StoredSelection:
     key = single_score_key(str(k) for k in scores["score_key"].unique().to_pylist())
     rows = rows_of(scores, config)
     return StoredSelection(config, resolve(Histogram.of(rows.values, rows.strata), config, lambda: [rows], key))
@@ -36,44 +38,42 @@ def decide_selection(lake: Lakehouse, plan: RunPlan, duplicates: Column | None =
 def run_select(lake: Lakehouse, plan: RunPlan) -> StageReport:
     """Stores the crawl's selection manifest and its row in ``ops.cutoffs``; the same scores give the same manifest."""
     started = time.monotonic()
-    stored = decide_selection(lake, plan)
+    config = plan.parsed_recipe().select
     report = StageReport(stage="select", crawl=plan.crawl)
-    if stored.config is None or stored.manifest is None:
+    if config is None:
         report.skipped = True
         return report
     scores = _scores(lake, plan)
+    stored = _decide(config, scores)
+    assert stored.manifest is not None
     report.documents_in = scores.num_rows
     report.documents_kept = stored.keep(scores, scores).num_rows
-    unscored = 0 if stored.config.keep_unscored else stored.manifest.n_unscored
+    unscored = 0 if config.keep_unscored else stored.manifest.n_unscored
     out = {"select.unscored": unscored, "select.not_selected": scores.num_rows - report.documents_kept - unscored}
     report.removed = {reason: n for reason, n in out.items() if n > 0}
-    manifest = stored.manifest.to_json()
-    write_record(lake, selection_uri(lake, plan), {"manifest": manifest})
-    _commit_cutoffs(lake, plan, stored, report)
+    write_record(lake, selection_uri(lake, plan), {"manifest": stored.manifest.to_json()})
+    _commit_cutoffs(lake, plan, config, stored.manifest, report)
     report.seconds = round(time.monotonic() - started, 3)
     return report
 
 
-def _commit_cutoffs(lake: Lakehouse, plan: RunPlan, stored: StoredSelection, report: StageReport) -> None:
-    assert stored.config is not None
-    assert stored.manifest is not None
-    partition, token, config = {"recipe": plan.name, "crawl": plan.crawl}, plan.token("select"), stored.config
+def _commit_cutoffs(
+    lake: Lakehouse, plan: RunPlan, config: SelectionConfig, manifest: Manifest, report: StageReport
+) -> None:
+    partition = {"recipe": plan.name, "crawl": plan.crawl}
     row = {
         **partition,
-        "score_key": stored.manifest.score_key,
+        "score_key": manifest.score_key,
         "column": config.column,
         "fraction": str(config.fraction),
         "which": config.which,
         "mode": config.mode,
-        "manifest": stored.manifest.to_json(),
-        "n_scored": stored.manifest.n_scored,
+        "manifest": manifest.to_json(),
+        "n_scored": manifest.n_scored,
         "n_kept": report.documents_kept,
-        "n_unscored": stored.manifest.n_unscored,
+        "n_unscored": manifest.n_unscored,
     }
-    with ShardWriter(lake.table("ops.cutoffs"), partition, token, WHOLE_CRAWL) as writer:
-        writer.write(rows_to_table([row], CUTOFFS.schema))
-        manifest = writer.finish({})
-    commit_partition(lake, "ops.cutoffs", partition, [manifest], token, expected_shards=[WHOLE_CRAWL], properties={})
+    commit_rows(lake, "ops.cutoffs", partition, rows_to_table([row], CUTOFFS.schema), plan.token("select"))
 
 
 def _scores(lake: Lakehouse, plan: RunPlan) -> pa.Table:
