@@ -107,7 +107,7 @@ class ResolvedModel:
     Attributes:
         place: Local folder or file; None for a hub model that is not fetched yet.
         model_id: ``name@first 12 hex digits`` of a local model's digest, ``hub/id@revision`` otherwise.
-        fingerprint: 16 hex digits over the weights (or hub id and revision) and the settings that can change output.
+        fingerprint: 16 hex digits over the weights (or hub id and revision) and the settings that can change an output.
     """
 
     place: Path | None
@@ -122,7 +122,7 @@ def resolve_model(config: DocRefinementConfig | ChunkRefinementConfig) -> Resolv
         ConfigError: ``sha256`` is set and differs, or is set for a hub id (which a revision pins).
         ModelError: A bundled model or a folder does not exist.
     """
-    settings = config.model_copy(update={"model": "", "sha256": None}).fingerprint()
+    settings = config.output_fingerprint()
     place = _local_place(config.model)
     if place is None:
         if config.sha256 is not None:
@@ -152,11 +152,11 @@ def _local_place(model: str) -> Path | None:
     return None
 
 
-def _labeller_folder(config: DocRefinementConfig | ChunkRefinementConfig) -> Path:
+def _own_folder(config: DocRefinementConfig | ChunkRefinementConfig) -> Path:
     place = resolve_model(config).place
     if place is None:
         raise ConfigError(
-            f"model={config.model!r} is no folder; a labeller is a local folder or bundled:NAME, as "
+            f"model={config.model!r} is no folder; a {config.backend} is a local folder or bundled:NAME, as "
             "`corpusmill build-refiner` writes it"
         )
     return place
@@ -166,18 +166,31 @@ def load_doc_refiner(config: DocRefinementConfig) -> DocRefiner:
     """Returns the document refiner that the settings name.
 
     Raises:
-        ConfigError: The model's digest is not the expected one.
+        ConfigError: The model's digest is not the expected one, or the backend has no document stage.
         ModelError: The model cannot be loaded.
     """
     if config.backend == "labeller":
         from corpusmill.prox.line_labeller import LabellerDocRefiner
 
-        return LabellerDocRefiner(_labeller_folder(config), config.threshold)
+        return LabellerDocRefiner(_own_folder(config), config.threshold)
     if config.backend == "scripted":
         from corpusmill.prox.scripted_refiner import ScriptedDocRefiner
 
         return ScriptedDocRefiner(config)
-    from corpusmill.prox.transformers_refiner import TransformersDocRefiner
+    if config.backend == "completions":
+        from corpusmill.prox.completions_refiner import CompletionsDocRefiner
+
+        return CompletionsDocRefiner(config)
+    if config.backend == "vllm":
+        from corpusmill.prox.vllm_refiner import VllmDocRefiner
+
+        return VllmDocRefiner(config)
+    if config.backend == "writer":
+        raise ConfigError(
+            f"refine_documents: backend='writer' (model={config.model!r}) writes chunk programs only; use 'labeller' "
+            "or 'transformers' for documents"
+        )
+    from corpusmill.prox.transformers_doc_refiner import TransformersDocRefiner
 
     return TransformersDocRefiner(config)
 
@@ -192,11 +205,23 @@ def load_chunk_refiner(config: ChunkRefinementConfig) -> ChunkRefiner:
     if config.backend == "labeller":
         from corpusmill.prox.line_labeller import LabellerChunkRefiner
 
-        return LabellerChunkRefiner(_labeller_folder(config), config.threshold)
+        return LabellerChunkRefiner(_own_folder(config), config.threshold)
+    if config.backend == "writer":
+        from corpusmill.prox.program_writer import WriterChunkRefiner
+
+        return WriterChunkRefiner(_own_folder(config), constrained=config.is_constrained)
     if config.backend == "scripted":
         from corpusmill.prox.scripted_refiner import ScriptedChunkRefiner
 
         return ScriptedChunkRefiner(config)
-    from corpusmill.prox.transformers_refiner import TransformersChunkRefiner
+    if config.backend == "completions":
+        from corpusmill.prox.completions_refiner import CompletionsChunkRefiner
+
+        return CompletionsChunkRefiner(config)
+    if config.backend == "vllm":
+        from corpusmill.prox.vllm_refiner import VllmChunkRefiner
+
+        return VllmChunkRefiner(config)
+    from corpusmill.prox.transformers_chunk_refiner import TransformersChunkRefiner
 
     return TransformersChunkRefiner(config)
