@@ -124,7 +124,7 @@ def _recipe(name: str) -> Any:
 
 
 def _refresh(parsed: argparse.Namespace) -> int:
-    from corpusmill.runner.chain import open_lakehouse
+    from corpusmill.runner.open_lakehouse import open_lakehouse
     from corpusmill.runner.refresh import refresh
     from corpusmill.runner.show import print_examples, print_how_to_read, print_report
 
@@ -208,8 +208,8 @@ def _evaluate_refiner(parsed: argparse.Namespace) -> int:
 
 
 def _explain(parsed: argparse.Namespace) -> int:
-    from corpusmill.runner.chain import open_lakehouse
     from corpusmill.runner.explain import explain
+    from corpusmill.runner.open_lakehouse import open_lakehouse
 
     found = explain(open_lakehouse(), parsed.recipe, parsed.doc_id, parsed.crawl)
     _out(json.dumps(found, indent=2, default=str, ensure_ascii=False))
@@ -221,7 +221,7 @@ def _explain(parsed: argparse.Namespace) -> int:
 
 
 def _files(parsed: argparse.Namespace) -> int:
-    from corpusmill.runner.chain import open_lakehouse
+    from corpusmill.runner.open_lakehouse import open_lakehouse
 
     table = open_lakehouse().table(f"{parsed.recipe}.corpus")
     for file in table.data_files(None, parsed.tag):
@@ -230,8 +230,8 @@ def _files(parsed: argparse.Namespace) -> int:
 
 
 def _maintain(parsed: argparse.Namespace) -> int:
-    from corpusmill.runner.chain import open_lakehouse
     from corpusmill.runner.maintain import maintain
+    from corpusmill.runner.open_lakehouse import open_lakehouse
 
     days, grace = parsed.days, parsed.grace_hours
     _out(json.dumps(maintain(open_lakehouse(), parsed.recipe, days=days, grace_hours=grace, log=_say)))

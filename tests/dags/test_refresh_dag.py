@@ -30,7 +30,7 @@ def bundled_crawls():
 
 
 def table(name):
-    from corpusmill.runner.chain import open_lakehouse
+    from corpusmill.runner.open_lakehouse import open_lakehouse
 
     return open_lakehouse().table(name)
 

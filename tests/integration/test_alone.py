@@ -3,8 +3,8 @@
 import pytest
 
 from corpusmill.errors import ConfigError
-from corpusmill.runner import chain
 from corpusmill.runner.alone import run_stage
+from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.refresh import refresh
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -14,13 +14,13 @@ SCORE = {"model": "bundled:reference_lm", "context": 64}
 def test_a_stage_alone_takes_what_an_earlier_one_kept_and_a_second_run_does_nothing(home, recipe):
     refresh(recipe(), "T-2024-10", None, print)
     done = run_stage("score", SCORE, source="tiny.documents", target="t.scores", crawl="T-2024-10", run_id="a")
-    table = chain.open_lakehouse().table("t.scores")
-    kept = chain.open_lakehouse().table("tiny.documents").scan({"crawl": "T-2024-10"}, filter="kept == true")
+    table = open_lakehouse().table("t.scores")
+    kept = open_lakehouse().table("tiny.documents").scan({"crawl": "T-2024-10"}, filter="kept == true")
     assert done["documents_in"] == table.count({"crawl": "T-2024-10"}) == kept.num_rows == 20
     snapshot = table.snapshot_id()
     again = run_stage("score", SCORE, source="tiny.documents", target="t.scores", crawl="T-2024-10", run_id="b")
     assert again["skipped"]
-    assert chain.open_lakehouse().table("t.scores").snapshot_id() == snapshot
+    assert open_lakehouse().table("t.scores").snapshot_id() == snapshot
 
 
 def test_a_crawl_that_the_source_does_not_hold_is_an_error_that_names_those_it_holds(home, recipe):

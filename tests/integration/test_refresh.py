@@ -18,6 +18,7 @@ from corpusmill.runner import audit as audit_module
 from corpusmill.runner import chain
 from corpusmill.runner import publish as publish_module
 from corpusmill.runner.audit import stored_branch
+from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import load_plan
 from corpusmill.runner.refresh import refresh
 
@@ -29,7 +30,7 @@ def quiet(line: str) -> None:
 
 
 def snapshots(recipe: str) -> dict[str, int | None]:
-    lake = chain.open_lakehouse()
+    lake = open_lakehouse()
     names = [f"{recipe}.{t}" for t in ("documents", "duplicates", "scores", "corpus")] + ["raw.pages", "ops.quarantine"]
     return {name: lake.table(name).snapshot_id() for name in names}
 
@@ -79,7 +80,7 @@ def test_configs_one_two_one_run_three_times(home, recipe):
     seen = []
     for made in (one, two, one):
         refresh(made, "T-2024-10", None, quiet)
-        lake = chain.open_lakehouse()
+        lake = open_lakehouse()
         seen.append(
             (lake.table("tiny.corpus").snapshot_id(), lake.table("tiny.corpus").partition_key({"crawl": "T-2024-10"}))
         )
@@ -114,9 +115,9 @@ def test_a_failed_check_publishes_nothing_and_keeps_the_branch(home, recipe, cor
         refresh(strict, "T-2024-33", None, quiet)
     assert "audit_T-2024-33_1" in str(caught.value)
     assert corpus_of("tiny").equals(rows)
-    branch = chain.open_lakehouse().table("tiny.corpus").scan({"crawl": "T-2024-33"}, ref="audit_T-2024-33_1")
+    branch = open_lakehouse().table("tiny.corpus").scan({"crawl": "T-2024-33"}, ref="audit_T-2024-33_1")
     assert branch.num_rows == 14
-    runs = chain.open_lakehouse().table("ops.runs").scan(None).to_pylist()
+    runs = open_lakehouse().table("ops.runs").scan(None).to_pylist()
     failed = next(r for r in runs if r["crawl"] == "T-2024-33")
     assert failed["state"] == "failed"
     assert "at least 1000000" in failed["message"]
@@ -137,7 +138,7 @@ def test_a_corrupt_member_costs_its_page_and_becomes_a_quarantine_row(home, craw
     report = refresh(lenient, "T-2024-10", None, lines.append)
     assert report["published"] == 19
     assert any(line.startswith("quarantined") and "T-2024-10-00000" in line for line in lines)
-    rows = chain.open_lakehouse().table("ops.quarantine").scan(None).to_pylist()
+    rows = open_lakehouse().table("ops.quarantine").scan(None).to_pylist()
     assert len(rows) == 1
     assert rows[0]["warc_file"].endswith("T-2024-10-00000.warc.gz")
     assert rows[0]["n_bytes_lost"] > 0
@@ -151,7 +152,7 @@ def test_too_many_faults_fail_the_shard_with_the_worst_examples(home, crawls, re
 
     with pytest.raises(PermanentDataError, match=r"T-2024-10-00000"):
         refresh(recipe(), "T-2024-10", None, quiet)
-    assert chain.open_lakehouse().table("tiny.corpus").partitions() == []
+    assert open_lakehouse().table("tiny.corpus").partitions() == []
 
 
 def test_an_older_run_cannot_commit_after_a_newer_one_has_started(home, recipe):
@@ -218,7 +219,7 @@ def test_a_newer_crawl_that_gives_documents_up_is_audited_on_the_same_branch(hom
     refresh(recipe(), "T-2024-33", None, quiet)
     planned = chain.plan(made, "T-2024-10", "older")
     run_until(planned["plan"], planned["shards"], last="commit assemble")
-    lake = chain.open_lakehouse()
+    lake = open_lakehouse()
     branch = stored_branch(lake, load_plan(lake, planned["plan"]))
     assert branch.rows == {"T-2024-10": 20, "T-2024-33": 14}
     rows = lake.table("tiny.corpus").scan({"crawl": "T-2024-33"}, ref=branch.name)
@@ -286,7 +287,7 @@ def test_a_rebased_branch_is_audited_even_if_the_first_attempt_died(home, recipe
     monkeypatch.setattr(publish_module, "audit", dies_once)
     with pytest.raises(OSError, match="no space"):
         chain.publish(plans["T-2024-33"]["plan"])
-    assert chain.open_lakehouse().table("tiny.corpus").count({"crawl": "T-2024-33"}) == 0
+    assert open_lakehouse().table("tiny.corpus").count({"crawl": "T-2024-33"}) == 0
     assert chain.publish(plans["T-2024-33"]["plan"])["published"] == 14
     assert len(audits) == 2
 
@@ -330,7 +331,7 @@ def test_the_row_of_a_run_keeps_its_last_state(home, recipe):
     newer = chain.plan(recipe().model_dump(mode="json"), "T-2024-10", "newer")
     assert newer["already_published"]
     chain.report(planned["plan"], "success", "told again by a superseded run")
-    rows = chain.open_lakehouse().table("ops.runs").scan(None).to_pylist()
+    rows = open_lakehouse().table("ops.runs").scan(None).to_pylist()
     assert [(r["state"], r["message"], r["n_published"]) for r in rows] == [
         ("success", "told again by a superseded run", 20)
     ]

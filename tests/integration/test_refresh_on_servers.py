@@ -6,7 +6,7 @@ import pytest
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import LakehouseSettings, corpusmill_home
 from corpusmill.recipe import Recipe
-from corpusmill.runner import chain
+from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.refresh import refresh
 from corpusmill.schema import RECIPE_TABLES
 
@@ -71,7 +71,7 @@ def test_both_crawls_get_the_rows_of_an_embedded_lakehouse_and_a_second_run_chan
     expected = content(embedded, "tiny")
     settings = request.getfixturevalue("on_servers")  # only now: the runs above belong to the embedded lakehouse
     assert published(made, OLD, NEW) == counts
-    lake = chain.open_lakehouse()
+    lake = open_lakehouse()
     assert lake.settings == settings
     found = content(lake, "tiny")
     assert [name for name in expected if not found[name].equals(expected[name])] == []
@@ -97,7 +97,7 @@ def test_the_newer_crawl_first_ends_in_the_same_rows(home, recipe, embedded, req
     assert published(made, NEW) == [20]
     late = refresh(made, OLD, None, quiet)
     assert (late["published"], late["retracted"]) == (20, {NEW: 6})
-    lake = chain.open_lakehouse()
+    lake = open_lakehouse()
     found = content(lake, "tiny")["corpus"]
     assert found.num_rows == len(set(found["dedup_digest"].to_pylist())) == 34
     assert found.equals(expected)

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ class StoredFile:
     size: int
     modified: dt.datetime
 
+
+COPY_BYTES = 8 << 20
 
 _FILESYSTEMS: dict[tuple[object, ...], FileSystem] = {}
 
@@ -70,6 +73,28 @@ def read_whole(io: PyArrowFileIO, location: str) -> bytes | None:
             return bytes(stream.read())
     except FileNotFoundError:
         return None
+
+
+def copy_file_in(io: PyArrowFileIO, source: Path, location: str) -> None:
+    """Copies a local file of any size to a URI; a local target appears whole or not at all."""
+    if location.startswith("file:"):
+        target = Path(io.parse_location(location)[2])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        shutil.copyfile(source, scratch)
+        scratch.replace(target)
+        return
+    with source.open("rb") as reader, io.new_output(location).create(overwrite=True) as writer:
+        while block := reader.read(COPY_BYTES):
+            writer.write(block)
+
+
+def copy_file_out(io: PyArrowFileIO, location: str, target: Path) -> None:
+    """Copies a file from a URI to a local path."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with io.new_input(location).open() as reader, target.open("wb") as writer:
+        while block := reader.read(COPY_BYTES):
+            writer.write(block)
 
 
 def list_files(io: PyArrowFileIO, folder: str) -> Iterator[StoredFile]:

@@ -23,10 +23,10 @@ from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.pruning.config import ScoringConfig
 from corpusmill.report import StageReport
 from corpusmill.rules.config import RulesConfig
-from corpusmill.runner.chain import open_lakehouse
 from corpusmill.runner.device import device_slot
 from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage, refuse_too_many_errors
 from corpusmill.runner.models import pin_model, with_model
+from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.stage_tables import MODEL_STAGES
 from corpusmill.runner.whole_crawl import WHOLE_CRAWL
 from corpusmill.schema import CHUNK_REFINEMENTS, DOCUMENT_REFINEMENTS, DOCUMENTS, SCORES, TableSpec

@@ -10,7 +10,7 @@ from typing import Any
 
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition
-from corpusmill.lakehouse.settings import LakehouseSettings, corpusmill_home
+from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.recipe import parse_recipe
 from corpusmill.runner import commit as commits
 from corpusmill.runner import deduplicate as deduplication
@@ -21,21 +21,11 @@ from corpusmill.runner import select as selection
 from corpusmill.runner import validate as validation
 from corpusmill.runner.audit import already_published
 from corpusmill.runner.device import device_slot
+from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import RunPlan, load_plan, plan_run
 from corpusmill.runner.stage_tables import MODEL_STAGES
 
 log = logging.getLogger(__name__)
-
-
-_open_lakehouses: dict[str, Lakehouse] = {}
-
-
-def open_lakehouse() -> Lakehouse:
-    """Returns the lakehouse that the environment names; one connection pool for each in a process."""
-    logging.getLogger("pyiceberg").setLevel(logging.WARNING)  # it tells of every file access
-    settings = LakehouseSettings.from_environment(corpusmill_home())
-    place = f"{settings.catalog_uri} {settings.warehouse} {settings.s3_endpoint}"
-    return _open_lakehouses.setdefault(place, Lakehouse(settings))
 
 
 def initialise(recipes: Sequence[str]) -> None:

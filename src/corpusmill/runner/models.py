@@ -1,6 +1,7 @@
 """Finds and pins the models that a recipe names.
 
-``bundled:NAME`` is a folder inside the package, ``/path`` or ``./path`` a local folder, anything else a model hub id.
+``bundled:NAME`` is a folder inside the package, ``/path`` or ``./path`` a local folder, ``registered:NAME@VERSION`` a
+model that `build_refiner` made, anything else a model hub id.
 Pinning adds the sha256 of local weights, so that a commit key names the exact model.
 """
 
@@ -12,6 +13,8 @@ from corpusmill.config import StageConfig
 from corpusmill.errors import ConfigError, ModelError, Transient
 from corpusmill.modeling.load import BUNDLED, model_folder
 from corpusmill.prox.refiner import folder_digest
+from corpusmill.runner.model_registry import REGISTERED, fetch_model, find_model
+from corpusmill.runner.open_lakehouse import open_lakehouse
 
 
 class HubUnavailableError(ModelError, Transient):
@@ -46,16 +49,24 @@ def pin_model(name: str, revision: str | None = None, sha256: str | None = None)
     Raises:
         ConfigError: A bundled name or local folder does not exist, or has another digest.
     """
+    if name.startswith(REGISTERED):
+        registered = find_model(open_lakehouse(), name)
+        _check_digest(name, registered.sha256, sha256)
+        return PinnedModel(name=name, location=name, sha256=registered.sha256)
     folder = local_folder(name)
     if folder is not None:
         found = folder_digest(folder)
-        if sha256 is not None and sha256 != found:
-            raise ConfigError(
-                f"model={name!r} has sha256={found!r}, the recipe expects {sha256!r}; its files were changed, or the "
-                "recipe names another version"
-            )
+        _check_digest(name, found, sha256)
         return PinnedModel(name=name, location=str(folder), sha256=found)
     return PinnedModel(name=name, location=name, sha256="", revision=hub_commit(name, revision))
+
+
+def _check_digest(name: str, found: str, expected: str | None) -> None:
+    if expected is not None and expected != found:
+        raise ConfigError(
+            f"model={name!r} has sha256={found!r}, the recipe expects {expected!r}; its files were changed, or the "
+            "recipe names another version"
+        )
 
 
 def hub_commit(name: str, revision: str | None) -> str:
@@ -103,7 +114,9 @@ def local_folder(name: str) -> Path | None:
 
 
 def with_model(config: Any, pinned: PinnedModel) -> Any:
-    """Returns a stage's settings with the model's location in place of its name."""
-    return config.model_copy(
-        update={"model": pinned.location, "sha256": pinned.sha256 or None, "revision": pinned.revision}
-    )
+    """Returns a stage's settings with the model's location in place of its name; a registered model is fetched."""
+    location = pinned.location
+    if location.startswith(REGISTERED):
+        lake = open_lakehouse()
+        location = str(fetch_model(lake, find_model(lake, location)))
+    return config.model_copy(update={"model": location, "sha256": pinned.sha256 or None, "revision": pinned.revision})

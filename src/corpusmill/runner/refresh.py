@@ -9,6 +9,7 @@ from typing import Any
 from corpusmill.errors import CorpusmillError
 from corpusmill.recipe import Recipe
 from corpusmill.runner import chain
+from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.show import stored_report
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str],
         _report_failure(uri, error)
         raise
     chain.report(uri, "success")
-    return stored_report(chain.open_lakehouse(), uri)
+    return stored_report(open_lakehouse(), uri)
 
 
 def _report_failure(uri: str, error: BaseException) -> None:

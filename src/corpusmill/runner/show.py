@@ -7,8 +7,8 @@ from typing import Any
 
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.epochs import current_epoch
-from corpusmill.runner.chain import open_lakehouse
 from corpusmill.runner.demo_quality import quality_sentences
+from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import load_plan, plan_uri
 from corpusmill.runner.records import read_record
 from corpusmill.runner.report import report_uri
