@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -18,10 +19,12 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
 from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
+from corpusmill.build_schema import BUILD_TABLES
 from corpusmill.errors import ConfigError, LakehouseError, Permanent, Transient
 from corpusmill.lakehouse.settings import LakehouseSettings
 from corpusmill.lakehouse.storage import WarehouseFileIO
@@ -106,6 +109,8 @@ class Lakehouse:
     def init(self, recipes: Sequence[str]) -> None:
         """Creates the catalog, the namespaces and all tables that do not exist yet; the one step that creates anything.
 
+        A table of an earlier version gets the columns that it lacks.
+
         Args:
             recipes: Recipe names; each gets a namespace of its own beside ``raw`` and ``ops``.
 
@@ -131,7 +136,7 @@ class Lakehouse:
             return False
 
     def create_table(self, identifier: str, spec: TableSpec) -> LakeTable:
-        """Creates a table that is not one of the project's own, and its namespace; keeps one that exists.
+        """Creates a table that is not one of the project's own, and its namespace; one that exists may get new columns.
 
         Args:
             identifier: Namespace and table, ``"mine.notes"``.
@@ -249,6 +254,7 @@ class Lakehouse:
 
     def _create_table(self, identifier: str, spec: TableSpec) -> None:
         if self.catalog.table_exists(identifier):
+            self._add_columns(identifier, spec)
             return
         with contextlib.suppress(TableAlreadyExistsError):
             transaction = self.catalog.create_table_transaction(
@@ -258,6 +264,33 @@ class Lakehouse:
                 for column in spec.partition:
                     update.add_identity(column)
             transaction.commit_transaction()
+
+    def _add_columns(self, identifier: str, spec: TableSpec) -> None:
+        """Gives a table of an earlier version the columns that it lacks; they are null in its rows.
+
+        Only columns that may be null are added, nested ones too; nothing is renamed, removed or given another type.
+        """
+        table = self.load(identifier)
+        held = schema_to_pyarrow(table.schema(), include_field_ids=False)
+        wanted = pa.schema([f for f in spec.schema if f.nullable or f.name in held.names])
+        if _field_paths(list(wanted)) <= _field_paths(list(held)):
+            return
+        with table.transaction() as transaction, transaction.update_schema() as update:
+            update.union_by_name(wanted)
+        log.info("%s has new columns; rows from before hold nulls in them", identifier)
+
+
+def _field_paths(fields: "Sequence[pa.Field[Any]]", path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """Returns the path of every field, through structs and lists of structs."""
+    found = set()
+    for field in fields:
+        found.add((*path, field.name))
+        inner = field.type
+        if isinstance(inner, pa.ListType | pa.LargeListType):
+            inner = inner.value_type
+        if isinstance(inner, pa.StructType):
+            found |= _field_paths([inner.field(i) for i in range(inner.num_fields)], (*path, field.name))
+    return found
 
 
 def check_recipe_name(recipe: str) -> None:
@@ -284,5 +317,5 @@ def table_properties(spec: TableSpec) -> dict[str, str]:
 
 
 def _tables(recipes: Sequence[str]) -> list[tuple[str, TableSpec]]:
-    shared = [(RAW, PAGES), *((OPS, spec) for spec in OPS_TABLES)]
+    shared = [(RAW, PAGES), *((OPS, spec) for spec in (*OPS_TABLES, *BUILD_TABLES))]
     return shared + [(recipe, spec) for recipe in recipes for spec in RECIPE_TABLES]

@@ -1,13 +1,14 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from corpusmill.errors import ConfigError, Permanent, Transient
 from corpusmill.lakehouse.catalog import Lakehouse, LakehouseUnavailableError, NotInitialisedError
 from corpusmill.lakehouse.settings import LakehouseSettings
 from corpusmill.lakehouse.table import LakeTable
-from corpusmill.schema import OPS_TABLES, PAGES, RECIPE_TABLES
+from corpusmill.schema import OPS_TABLES, PAGES, RECIPE_TABLES, STRING, TableSpec, required
 
 
 @pytest.fixture
@@ -45,6 +46,24 @@ def test_init_creates_every_table_as_the_schema_says_and_repeats_harmlessly(lake
     expected += [(recipe, s) for recipe in ("demo", "other") for s in RECIPE_TABLES]
     for namespace, spec in expected:
         assert lake.table(f"{namespace}.{spec.name}").spec == spec
+
+
+def test_init_gives_a_table_of_an_earlier_version_the_columns_that_it_lacks(lake):
+    old = pa.schema([required("crawl", STRING), required("doc_id", STRING), pa.field("parts", parts("a"))])
+    new = pa.schema([*old.remove(2), pa.field("parts", parts("a", "b")), pa.field("note", STRING)])
+    lake.init([])
+    lake.create_table("mine.notes", TableSpec("notes", old))
+    before = lake.create_table("mine.notes", TableSpec("notes", old)).iceberg.metadata_location
+    table = lake.create_table("mine.notes", TableSpec("notes", new))
+    assert table.spec.schema == new
+    assert table.iceberg.metadata_location != before
+    again = lake.create_table("mine.notes", TableSpec("notes", old))
+    assert again.iceberg.metadata_location == table.iceberg.metadata_location
+    assert again.spec.schema == new
+
+
+def parts(*names: str) -> pa.DataType:
+    return pa.large_list(pa.struct([pa.field(name, STRING) for name in names]))
 
 
 def test_a_recipe_that_was_not_initialised_is_named(lake):
