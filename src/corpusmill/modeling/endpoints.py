@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from corpusmill.errors import ConfigError
@@ -12,11 +13,11 @@ VARIABLE = "CORPUSMILL_ENDPOINT_"
 """Prefix of the environment variables that describe a named endpoint."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_LIMITS = {
-    "TIMEOUT_SECONDS": "timeout_seconds",
-    "MAX_RETRIES": "max_retries",
-    "REQUESTS_PER_MINUTE": "requests_per_minute",
-    "MAX_CONCURRENCY": "max_concurrency",
+_LIMITS: dict[str, tuple[str, type[int] | type[float]]] = {
+    "TIMEOUT_SECONDS": ("timeout_seconds", float),
+    "MAX_RETRIES": ("max_retries", int),
+    "REQUESTS_PER_MINUTE": ("requests_per_minute", float),
+    "MAX_CONCURRENCY": ("max_concurrency", int),
 }
 
 
@@ -108,19 +109,16 @@ def resolve_endpoint(name_or_url: str, environ: Mapping[str, str] | None = None)
             f"'http://host:8000/v1', and {variable}_KEY where it asks for a key"
         )
     key = given.get(f"{variable}_KEY", "").strip() or None
-    limits = {
-        attribute: _number(f"{variable}_{suffix}", given[f"{variable}_{suffix}"])
-        for suffix, attribute in _LIMITS.items()
+    limits: dict[str, Any] = {
+        attribute: _number(f"{variable}_{suffix}", given[f"{variable}_{suffix}"], kind)
+        for suffix, (attribute, kind) in _LIMITS.items()
         if given.get(f"{variable}_{suffix}", "").strip()
     }
-    for attribute in ("max_retries", "max_concurrency"):
-        if attribute in limits:
-            limits[attribute] = int(limits[attribute])
-    return Endpoint(url.rstrip("/"), key, **limits)  # type: ignore[arg-type]  # whole numbers where they must be
+    return Endpoint(url.rstrip("/"), key, **limits)
 
 
-def _number(variable: str, value: str) -> float:
+def _number(variable: str, value: str, kind: type[int] | type[float]) -> float:
     try:
-        return float(value)
+        return kind(value)
     except ValueError:
-        raise ConfigError(f"{variable}={value!r} is no number") from None
+        raise ConfigError(f"{variable}={value!r} is no {'whole ' if kind is int else ''}number") from None
