@@ -7,11 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from corpusmill_operators.annotate_seed import AnnotateSeedOperator as AnnotateSeedOperator
     from corpusmill_operators.assemble_corpus import AssembleCorpusOperator as AssembleCorpusOperator
     from corpusmill_operators.assets import corpus_asset as corpus_asset
+    from corpusmill_operators.assets import refiner_asset as refiner_asset
     from corpusmill_operators.clean_rules import CleanRulesOperator as CleanRulesOperator
     from corpusmill_operators.commit_stage import CommitStageOperator as CommitStageOperator
     from corpusmill_operators.deduplicate import DeduplicateOperator as DeduplicateOperator
+    from corpusmill_operators.evaluate_refiner import EvaluateRefinerOperator as EvaluateRefinerOperator
     from corpusmill_operators.ingest_crawl import IngestCrawlOperator as IngestCrawlOperator
     from corpusmill_operators.links import DataDocsLink as DataDocsLink
     from corpusmill_operators.map_stage import SHARD_LABEL as SHARD_LABEL
@@ -19,23 +22,30 @@ if TYPE_CHECKING:
     from corpusmill_operators.pools import GPU_POOL as GPU_POOL
     from corpusmill_operators.publish_corpus import PublishCorpusOperator as PublishCorpusOperator
     from corpusmill_operators.recipes import read_recipes as read_recipes
+    from corpusmill_operators.recipes import read_refiner_recipes as read_refiner_recipes
     from corpusmill_operators.refine_chunks import RefineChunksOperator as RefineChunksOperator
     from corpusmill_operators.refine_documents import RefineDocumentsOperator as RefineDocumentsOperator
+    from corpusmill_operators.register_refiner import RegisterRefinerOperator as RegisterRefinerOperator
     from corpusmill_operators.releases import releases_of as releases_of
     from corpusmill_operators.report_run import ReportRunOperator as ReportRunOperator
     from corpusmill_operators.retries import RETRY_POLICY as RETRY_POLICY
+    from corpusmill_operators.sample_seed import SampleSeedOperator as SampleSeedOperator
     from corpusmill_operators.score_units import ScoreUnitsOperator as ScoreUnitsOperator
     from corpusmill_operators.select_units import SelectUnitsOperator as SelectUnitsOperator
+    from corpusmill_operators.synthesise_examples import SynthesiseExamplesOperator as SynthesiseExamplesOperator
     from corpusmill_operators.timetable import CrawlReleaseTimetable as CrawlReleaseTimetable
+    from corpusmill_operators.train_refiner import TrainRefinerOperator as TrainRefinerOperator
     from corpusmill_operators.validate_table import ValidateTableOperator as ValidateTableOperator
 
 _MODULE_OF = {
+    "AnnotateSeedOperator": "annotate_seed",
     "AssembleCorpusOperator": "assemble_corpus",
     "CleanRulesOperator": "clean_rules",
     "CommitStageOperator": "commit_stage",
     "CrawlReleaseTimetable": "timetable",
     "DataDocsLink": "links",
     "DeduplicateOperator": "deduplicate",
+    "EvaluateRefinerOperator": "evaluate_refiner",
     "GPU_POOL": "pools",
     "IngestCrawlOperator": "ingest_crawl",
     "PlanRunOperator": "plan_run",
@@ -43,13 +53,19 @@ _MODULE_OF = {
     "RETRY_POLICY": "retries",
     "RefineChunksOperator": "refine_chunks",
     "RefineDocumentsOperator": "refine_documents",
+    "RegisterRefinerOperator": "register_refiner",
     "ReportRunOperator": "report_run",
     "SHARD_LABEL": "map_stage",
+    "SampleSeedOperator": "sample_seed",
     "ScoreUnitsOperator": "score_units",
     "SelectUnitsOperator": "select_units",
+    "SynthesiseExamplesOperator": "synthesise_examples",
+    "TrainRefinerOperator": "train_refiner",
     "ValidateTableOperator": "validate_table",
     "corpus_asset": "assets",
     "read_recipes": "recipes",
+    "read_refiner_recipes": "recipes",
+    "refiner_asset": "assets",
     "releases_of": "releases",
 }
 

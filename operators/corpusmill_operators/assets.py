@@ -10,3 +10,8 @@ def corpus_asset(recipe: str) -> Asset:
     (documents, snapshot, tag) in ``extra``.
     """
     return Asset(name=f"{recipe}.corpus", uri=f"x-corpusmill://lakehouse/{recipe}/corpus", group="corpusmill")
+
+
+def refiner_asset(name: str) -> Asset:
+    """Returns the asset of a refiner; every registration emits one event with the model's reference in ``extra``."""
+    return Asset(name=f"refiner.{name}", uri=f"x-corpusmill://models/{name}", group="corpusmill")

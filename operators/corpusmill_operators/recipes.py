@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from corpusmill.errors import ConfigError
 from corpusmill.recipe import Recipe, load_recipe
+from corpusmill.refiner_recipe import RefinerRecipe, load_refiner_recipe
 from corpusmill_operators.releases import Release, releases_of
 
 
@@ -24,6 +25,18 @@ def read_recipes(folder: Path) -> tuple[list[ReadRecipe], dict[str, str]]:
         try:
             recipe = load_recipe(file)
             read.append(ReadRecipe(file, recipe, releases_of(recipe.source, folder)))
+        except ConfigError as error:
+            broken[file.stem] = str(error)
+    return read, broken
+
+
+def read_refiner_recipes(folder: Path) -> tuple[list[tuple[Path, RefinerRecipe]], dict[str, str]]:
+    """Returns the refiner recipes of a folder, and what is wrong with each that cannot be read, by file name."""
+    read: list[tuple[Path, RefinerRecipe]] = []
+    broken: dict[str, str] = {}
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            read.append((file, load_refiner_recipe(file)))
         except ConfigError as error:
             broken[file.stem] = str(error)
     return read, broken

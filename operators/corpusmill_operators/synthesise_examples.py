@@ -1,0 +1,13 @@
+"""Synthesis: answers and references become training examples."""
+
+from corpusmill_operators.build_step import BuildStepOperator
+
+
+class SynthesiseExamplesOperator(BuildStepOperator):
+    """Makes examples, checks each by parsing and executing it, and keeps the refused ones with their reason.
+
+    Reads: ``ops.seed_documents`` and the shards' answers. Writes: ``ops.refiner_examples``, the build's data
+    snapshot. Retried: when another commit was first. Second run: finds the commit key and does nothing.
+    """
+
+    step = "synthesise"

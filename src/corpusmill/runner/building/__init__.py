@@ -1,0 +1,1 @@
+"""Building a refiner: from sampled documents through labels and training to a registered model."""
