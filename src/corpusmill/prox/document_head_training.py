@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.errors import PermanentDataError
+from corpusmill.prox.document_evaluation import area_under_curve
 from corpusmill.prox.document_head import DOCUMENT_FEATURES, DocumentHead, document_features, fit_document_head
 from corpusmill.prox.labelled_pages import REMOVE, LabelledPage
 
@@ -125,12 +126,6 @@ def beginning(lines: Sequence[str], n_words: int) -> list[str]:
         taken.append(line)
         count += len(line.split())
     return taken
-
-
-def area_under_curve(score: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
-    """Returns the area under the ROC curve: the chance that a positive scores above a negative, ties counted half."""
-    difference = score[positive][:, None] - score[~positive][None, :]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
 def _features(lines: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -3,6 +3,7 @@
 File format: one JSON object a line, with ``lines`` (no blank lines), ``remove`` and ``unsure`` (0-based indices),
 ``tier`` ("human", "reference", "silver") and ``domain``; gzip or plain. Labels were made on full page text; the product
 refines main-content text, so the labels of a page are carried over to its main-content lines by matching equal lines.
+Chunk examples (`corpusmill.prox.training_examples`) are read as pages too: what their program removes is labelled so.
 """
 
 import gzip
@@ -16,9 +17,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from corpusmill.errors import PermanentDataError
 from corpusmill.prox.line_features import nonblank
+from corpusmill.prox.program import RemoveAll, RemoveLines
+from corpusmill.prox.program_parser import parse_program
+from corpusmill.prox.training_examples import ChunkExample
 
 KEEP, REMOVE, UNSURE = 0, 1, -1
 _BULLETS = "\u2022\u00b7\u25cf*- \t"
@@ -44,7 +49,7 @@ class LabelledPage:
 
 
 def read_labelled_pages(path: Path) -> list[LabelledPage]:
-    """Returns the pages of a labelled file.
+    """Returns the pages of a labelled file, or the windows of a file of chunk examples.
 
     Raises:
         PermanentDataError: A row is not JSON, lacks a field, or names a line that the page does not have.
@@ -52,6 +57,9 @@ def read_labelled_pages(path: Path) -> list[LabelledPage]:
     pages = []
     for number, row in _json_lines(path):
         try:
+            if row.get("kind") == "chunk":
+                pages.append(page_of_example(ChunkExample.model_validate(row)))
+                continue
             labels = np.zeros(len(row["lines"]), dtype=np.int8)
             labels[row["remove"]] = REMOVE
             labels[row.get("unsure", [])] = UNSURE
@@ -64,14 +72,34 @@ def read_labelled_pages(path: Path) -> list[LabelledPage]:
                     labels,
                 )
             )
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, ValidationError) as error:
             raise PermanentDataError(
                 f"{path} line {number}: {error!r}; expected an object with 'lines' (strings), 'remove' and 'unsure' "
-                "(0-based line numbers); rebuild the file"
+                "(0-based line numbers), or a chunk example; rebuild the file"
             ) from error
     if not pages:
         raise PermanentDataError(f"{path} holds no labelled page; expected at least one JSON object a line")
     return pages
+
+
+def page_of_example(example: ChunkExample) -> LabelledPage:
+    """Returns a window of lines with the labels that its program gives them: removed or not, clipped to the window.
+
+    String edits keep their line. The tier is the one that the example's details name, else "human" for labels from
+    people's text and "silver" for all other ways.
+    """
+    labels = np.full(len(example.lines), KEEP, dtype=np.int8)
+    for operation in parse_program(example.program, "strict").ops:
+        if isinstance(operation, RemoveAll):
+            labels[:] = REMOVE
+        elif isinstance(operation, RemoveLines):
+            first, last = operation.first - example.first_line, operation.last - example.first_line
+            labels[max(0, first) : max(0, last + 1)] = REMOVE
+    unsure = [number - example.first_line for number in example.unsure]
+    labels[[row for row in unsure if 0 <= row < len(labels)]] = UNSURE
+    origin = example.provenance
+    tier = origin.details.get("tier", "human" if origin.route == "gold" else "silver")
+    return LabelledPage(example.doc_id, example.domain, str(tier), example.lines, labels)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

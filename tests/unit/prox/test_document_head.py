@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from corpusmill.errors import ConfigError
+from corpusmill.prox.document_evaluation import area_under_curve
 from corpusmill.prox.document_head import DOCUMENT_FEATURES, DocumentHead, document_features, fit_document_head
 from corpusmill.prox.document_head_training import (
     JudgedDocuments,
-    area_under_curve,
     beginning,
     drop_share,
     train_document_head,
