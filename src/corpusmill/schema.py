@@ -152,6 +152,9 @@ DUPLICATES = TableSpec(
     low_cardinality=("crawl", "warc_file", "kind", "duplicate_of_crawl"),
 )
 
+# What a refiner's output depends on; null in rows of versions that did not store it.
+OUTPUT_IDENTITY = (pa.field("output_key", STRING), pa.field("text_digest", STRING))
+
 DOCUMENT_REFINEMENTS = TableSpec(
     "document_refinements",
     pa.schema(
@@ -168,8 +171,10 @@ DOCUMENT_REFINEMENTS = TableSpec(
             required("n_prompt_tokens", pa.int64()),
             required("truncated", pa.bool_()),
             required("model_id", STRING),
+            *OUTPUT_IDENTITY,
         ]
     ),
+    low_cardinality=("crawl", "warc_file", "reason", "decision", "model_id", "output_key"),
 )
 
 CHUNK_PROGRAM = pa.struct(
@@ -179,6 +184,9 @@ CHUNK_PROGRAM = pa.struct(
         pa.field("output", STRING),
         pa.field("reason", STRING),
         pa.field("n_errors", pa.int64()),
+        pa.field("truncated", pa.bool_()),
+        pa.field("note", STRING),
+        pa.field("n_prompt_tokens", pa.int64()),
     ]
 )
 OPERATION = pa.struct(
@@ -212,9 +220,10 @@ CHUNK_REFINEMENTS = TableSpec(
             required("n_chars_after", pa.int64()),
             required("model_id", STRING),
             pa.field("text", STRING),
+            *OUTPUT_IDENTITY,
         ]
     ),
-    low_cardinality=("crawl", "warc_file", "reason", "mode", "model_id"),
+    low_cardinality=("crawl", "warc_file", "reason", "mode", "model_id", "output_key"),
 )
 
 SCORES = TableSpec(

@@ -7,17 +7,18 @@ that they can be executed again without a model.
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from corpusmill.batches import replace_surrogates, rows_to_table
-from corpusmill.prox.chunking import Chunk
 from corpusmill.prox.config import ChunkRefinementConfig
-from corpusmill.prox.failures import error_reason, one_by_one
+from corpusmill.prox.failures import answer_each, error_reason
 from corpusmill.prox.program_execution import (
     EDITED,
     EMPTY_OUTPUT,
+    LOOPED,
     REJECTED_ERRORS,
     UNPARSED,
     ChunkProgram,
@@ -25,8 +26,9 @@ from corpusmill.prox.program_execution import (
     ExecutionSettings,
     execute,
 )
-from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput, ChunkRefiner, load_chunk_refiner
-from corpusmill.schema import CHUNK_REFINEMENTS
+from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput, ChunkRefiner
+from corpusmill.prox.stored_outputs import NO_REUSE, Reuse, ReusingChunkRefiner, WrittenProgram
+from corpusmill.schema import CHUNK_REFINEMENTS, text_digest
 from corpusmill.stage import StageOutput
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,10 @@ log = logging.getLogger(__name__)
 FAILED_CHUNKS = frozenset({EMPTY_OUTPUT, UNPARSED, REJECTED_ERRORS, TOO_LONG_PROMPT})
 """Chunk reasons that count as failures of the refiner; published rates are 0.04 to 0.36 %."""
 
-Written = list[tuple[Chunk, ChunkOutput]]
+NOT_SENT = frozenset({TOO_LONG_PROMPT})
+"""Notes of chunks that the model was not asked about; every other note says something of an output that is executed."""
+
+Written = Sequence[WrittenProgram]
 
 
 def execution_settings(config: ChunkRefinementConfig) -> ExecutionSettings:
@@ -54,38 +59,39 @@ class ChunkRefinementStage:
     Args:
         config: Settings.
         refiner: A refiner to use in place of the one that the settings name.
+        reuse: Where existing outputs are looked for; the model is loaded when the first document is nowhere.
     """
 
     name = "refine_chunks"
     input_columns = ("crawl", "doc_id", "warc_file", "text")
     output_schema = CHUNK_REFINEMENTS.schema
 
-    def __init__(self, config: ChunkRefinementConfig, refiner: ChunkRefiner | None = None) -> None:
+    def __init__(
+        self, config: ChunkRefinementConfig, refiner: ChunkRefiner | None = None, reuse: Reuse = NO_REUSE
+    ) -> None:
         self.config = config
         self.gates = execution_settings(config)
-        self.refiner = refiner
+        self.refiner = ReusingChunkRefiner(config, refiner, reuse)
 
     def setup(self) -> None:
-        """Loads the refiner; a second call does nothing."""
-        self._refiner()
-
-    def _refiner(self) -> ChunkRefiner:
-        if self.refiner is None:
-            self.refiner = load_chunk_refiner(self.config)
-        return self.refiner
+        """Loads the refiner where it is certainly needed; a second call does nothing."""
+        self.refiner.setup()
 
     def process(self, batch: pa.Table) -> StageOutput:
         """Returns kept and removed rows; a document that the refiner fails on is removed as ``error.<what>``.
 
         Metrics: ``calls``, ``chunks``, ``chunks_untouched``, ``chunks_failed``, ``chunks_truncated``,
-        ``prompt_tokens``, ``failures``, ``normalize_misses``, ``normalize_tiny_sources``, ``words_removed``, and
-        ``characters_removed.<operation>`` over edited documents.
+        ``chunks_looped``, ``prompt_tokens``, ``failures``, ``normalizes``, ``normalize_misses``,
+        ``normalize_tiny_sources``, ``words_before``, ``words_removed``, ``characters_removed.<operation>`` over edited
+        documents, ``surrogates_replaced``, and where the outputs came from: ``model_calls``, ``reused_stored``,
+        ``reused_cache``.
         """
         self.setup()  # a model that cannot be loaded is no fault of a document
         rows = batch.select(list(self.input_columns)).to_pylist()
-        written = one_by_one(self._write, [row["text"] or "" for row in rows])
+        written = answer_each(self._write, [row["text"] or "" for row in rows])
         metrics: Counter[str] = Counter(failures=0)
         out = [self._row(row, answer, metrics) for row, answer in zip(rows, written, strict=True)]
+        metrics.update(self.refiner.take_counts())
         return StageOutput(
             kept=rows_to_table([row for row in out if row["kept"]], self.output_schema),
             removed=rows_to_table([row for row in out if not row["kept"]], self.output_schema),
@@ -93,15 +99,11 @@ class ChunkRefinementStage:
         )
 
     def _write(self, texts: Sequence[str]) -> list[Written]:
-        """Returns the chunks of each text with their outputs; a text without words has no chunk."""
-        refiner = self._refiner()
-        chunks = [refiner.split(text) if text.split() else [] for text in texts]
+        """Returns the programs of each text; a text without words has none."""
+        chunks = [self.refiner.split(text) if text.split() else [] for text in texts]
         flat = [chunk for document in chunks for chunk in document]
-        outputs = refiner.write_programs(flat) if flat else []
-        if len(outputs) != len(flat):
-            raise RuntimeError(f"the refiner gave {len(outputs)} outputs for {len(flat)} chunks; expected one each")
-        rest = iter(outputs)
-        return [[(chunk, next(rest)) for chunk in document] for document in chunks]
+        rest = iter(self.refiner.write_programs(flat) if flat else [])
+        return [[WrittenProgram(c.first_line, c.last_line, next(rest)) for c in document] for document in chunks]
 
     def _row(self, row: dict[str, Any], written: Written | Exception, metrics: Counter[str]) -> dict[str, Any]:
         text = row["text"] or ""
@@ -109,65 +111,105 @@ class ChunkRefinementStage:
             "kept": False,
             "mode": self.gates.mode,
             "n_chars_before": len(text),
-            "model_id": self._refiner().model_id,
+            "model_id": self.refiner.model_id,
+            "output_key": self.refiner.fingerprint,
+            "text_digest": text_digest(text),
         }
         if isinstance(written, Exception):
             log.warning("document %s: the chunk refiner failed: %r", row["doc_id"], written)
             metrics["failures"] += 1
             counts = ("n_chunks", "n_errors", "n_normalize_misses", "n_truncated", "n_chars_after")
             return out | dict.fromkeys(counts, 0) | {"reason": error_reason(written)}
-        programs = [
-            ChunkProgram(chunk.first_line, chunk.last_line, replace_surrogates(output.output)[0], output.reason)
-            for chunk, output in written
-        ]
-        result = execute(text, programs, self.gates)
-        cut = [output.truncated for _, output in written]
-        _count(metrics, result, cut, sum(output.n_prompt_tokens for _, output in written))
-        return out | {
-            "kept": not result.dropped,
-            "reason": result.reason,
-            "n_chunks": len(programs),
-            "programs": _program_rows(programs, result),
-            "operations": _operation_rows(result),
-            "n_errors": result.n_errors,
-            "n_normalize_misses": result.n_normalize_misses,
-            "n_truncated": _n_truncated(result, cut),
-            "n_chars_after": len(result.text),
-            "text": None if result.dropped else result.text,
-        }
+        clean = [_without_surrogates(program, metrics) for program in written]
+        result = execute_written(text, clean, self.gates)
+        _count(metrics, result, clean)
+        return out | executed_columns(clean, result)
 
 
-def _n_truncated(result: ExecutionResult, cut: list[bool]) -> int:
+def execute_written(text: str, written: Written, gates: ExecutionSettings) -> ExecutionResult:
+    """Returns a document after what a refiner wrote for it, now or in an earlier run."""
+    return execute(text, [_as_program(program) for program in written], gates)
+
+
+def executed_columns(written: Written, result: ExecutionResult) -> dict[str, Any]:
+    """Returns the columns of ``chunk_refinements`` that follow from programs, text and execution policy alone."""
+    return {
+        "kept": not result.dropped,
+        "reason": result.reason,
+        "n_chunks": len(written),
+        "programs": _program_rows(written, result),
+        "operations": _operation_rows(result),
+        "n_errors": result.n_errors,
+        "n_normalize_misses": result.n_normalize_misses,
+        "n_truncated": _n_truncated(result, written),
+        "n_chars_after": len(result.text),
+        "text": None if result.dropped else result.text,
+    }
+
+
+def written_programs(rows: Sequence[dict[str, Any]]) -> tuple[WrittenProgram, ...]:
+    """Returns what a refiner wrote from the column ``programs`` of a document."""
+    return tuple(WrittenProgram(row["first_line"], row["last_line"], _stored_output(row)) for row in rows)
+
+
+def _stored_output(row: dict[str, Any]) -> ChunkOutput:
+    note = row["note"]
+    if note is None:  # a row of a version that stored no note: the reason tells whether the model was asked
+        note = row["reason"] if row["reason"] in NOT_SENT else ""
+    return ChunkOutput(row["output"], row["n_prompt_tokens"] or 0, bool(row["truncated"]), note)
+
+
+def _as_program(program: WrittenProgram) -> ChunkProgram:
+    not_sent = program.output.reason in NOT_SENT
+    reason, output = (program.output.reason, "") if not_sent else ("", program.output.output)
+    return ChunkProgram(program.first_line, program.last_line, output, reason)
+
+
+def _without_surrogates(program: WrittenProgram, metrics: Counter[str]) -> WrittenProgram:
+    text, n_replaced = replace_surrogates(program.output.output)
+    metrics["surrogates_replaced"] += n_replaced
+    return replace(program, output=replace(program.output, output=text)) if n_replaced else program
+
+
+def _n_truncated(result: ExecutionResult, written: Written) -> int:
     """Returns the chunks whose output met the token limit or ends in an unfinished call."""
-    return sum(chunk.truncated or at_limit for chunk, at_limit in zip(result.chunks, cut, strict=True))
+    return sum(
+        chunk.truncated or program.output.truncated for chunk, program in zip(result.chunks, written, strict=True)
+    )
 
 
-def _count(metrics: Counter[str], result: ExecutionResult, cut: list[bool], n_prompt_tokens: int) -> None:
+def _count(metrics: Counter[str], result: ExecutionResult, written: Written) -> None:
     reasons = Counter(chunk.reason for chunk in result.chunks)
     metrics["calls"] += result.n_calls
     metrics["chunks"] += len(result.chunks)
     metrics["chunks_untouched"] += len(result.chunks) - reasons[EDITED]
     metrics["chunks_failed"] += sum(reasons[reason] for reason in FAILED_CHUNKS)
-    metrics["chunks_truncated"] += _n_truncated(result, cut)
-    metrics["prompt_tokens"] += n_prompt_tokens
+    metrics["chunks_truncated"] += _n_truncated(result, written)
+    metrics["chunks_looped"] += sum(program.output.reason == LOOPED for program in written)
+    metrics["prompt_tokens"] += sum(program.output.n_prompt_tokens for program in written)
+    metrics["normalizes"] += result.n_normalizes
     metrics["normalize_misses"] += result.n_normalize_misses
     metrics["normalize_tiny_sources"] += result.n_tiny_sources
+    metrics["words_before"] += result.n_words_before
     if result.reason == EDITED:
         metrics["words_removed"] += result.n_words_before - result.n_words_after
         for operation in result.operations:
             metrics[f"characters_removed.{operation.op}"] += operation.n_characters
 
 
-def _program_rows(programs: list[ChunkProgram], result: ExecutionResult) -> list[dict[str, Any]]:
+def _program_rows(written: Written, result: ExecutionResult) -> list[dict[str, Any]]:
     return [
         {
             "first_line": program.first_line,
             "last_line": program.last_line,
-            "output": program.output,
+            "output": program.output.output,
             "reason": chunk.reason,
             "n_errors": chunk.n_errors,
+            "truncated": program.output.truncated,
+            "note": program.output.reason,
+            "n_prompt_tokens": program.output.n_prompt_tokens,
         }
-        for program, chunk in zip(programs, result.chunks, strict=True)
+        for program, chunk in zip(written, result.chunks, strict=True)
     ]
 
 

@@ -4,25 +4,33 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from corpusmill.errors import ConfigError, ModelError, Transient
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def one_by_one(call: Callable[[Sequence[Item]], Sequence[Answer]], items: Sequence[Item]) -> list[Answer | Exception]:
+def answer_each(call: Callable[[Sequence[Item]], Sequence[Answer]], items: Sequence[Item]) -> list[Answer | Exception]:
     """Returns an answer or an exception for each item.
 
-    The whole batch is tried first. Where that raises, each item is tried alone, so that only the items at fault (or too
-    big for the memory at hand) carry an exception.
+    The whole batch is tried first. Where that raises, it is halved, down to single items, so that only the items at
+    fault (or too big for the memory at hand) carry an exception; k of them among n cost about k log n calls.
+
+    Raises:
+        ConfigError: As raised by the call: no item can be at fault for it.
+        ModelError: Likewise, for instance where the model cannot be loaded.
+        Transient: Likewise, for instance a server that does not answer: the same work may succeed later.
     """
     try:
         return list(_complete(call, items))
-    except Exception as error:  # noqa: BLE001 - whatever a model raises is told apart by item below
+    except Exception as error:
+        if isinstance(error, ConfigError | ModelError | Transient):
+            raise
         if len(items) == 1:
-            return [error]
-    answers: list[Answer | Exception] = []
-    for item in items:
-        answers += one_by_one(call, [item])
-    return answers
+            return [error.with_traceback(None)]  # its frames hold the batch's tensors
+    # outside the handler: the exception would keep the failed batch's memory alive
+    half = len(items) // 2
+    return [*answer_each(call, items[:half]), *answer_each(call, items[half:])]
 
 
 def _complete(call: Callable[[Sequence[Item]], Sequence[Answer]], items: Sequence[Item]) -> Sequence[Answer]:

@@ -37,6 +37,8 @@ DROPPED_MODEL, DROPPED_RATIO, DROPPED_MIN_WORDS = "dropped_model", "dropped_rati
 REJECTED_ERRORS, REJECTED_RATIO = "rejected_errors", "rejected_ratio"
 EMPTY_OUTPUT, UNPARSED, TRUNCATED = "empty_output", "unparsed", "truncated"
 NORMALIZE_MISS, NORMALIZE_TINY_SOURCE = "normalize_miss", "normalize_tiny_source"
+LOOPED = "looped"
+"""Note of an output that was stopped because it repeated a call; what was written runs as any other output."""
 DROPPED = frozenset({DROPPED_MODEL, DROPPED_RATIO, DROPPED_MIN_WORDS})
 """Reasons whose document ends here."""
 
@@ -64,7 +66,8 @@ class ExecutionSettings:
 class ChunkProgram:
     """The output of a refiner for lines ``first_line`` to ``last_line`` (inclusive) of a document.
 
-    ``reason`` says why there is no output (``too_long_prompt``), ``""`` where the model answered.
+    ``reason`` says why the model was not asked (``too_long_prompt``), ``""`` where it was. What is said of an output
+    that exists (``looped``) is no reason here: it is executed and gets the reason code of what it did.
     """
 
     first_line: int
@@ -119,7 +122,8 @@ class ExecutionResult:
         chunks: One result for each chunk program, in order.
         n_calls: Calls that were parsed, keep flags included.
         n_errors: Errors over all chunks.
-        n_normalize_misses: `normalize` calls whose source did not occur.
+        n_normalizes: `normalize` calls that ran.
+        n_normalize_misses: Those of them whose source did not occur.
         n_tiny_sources: `normalize` calls that strict mode refused for a source under 2 non-blank characters.
         n_truncated: Chunks whose last call was unfinished.
         n_words_before: Whitespace-separated words of the document.
@@ -132,6 +136,7 @@ class ExecutionResult:
     chunks: tuple[ChunkResult, ...] = ()
     n_calls: int = 0
     n_errors: int = 0
+    n_normalizes: int = 0
     n_normalize_misses: int = 0
     n_tiny_sources: int = 0
     n_truncated: int = 0
@@ -318,6 +323,7 @@ def _pass_gates(
         chunks=_chunk_results(edit, chunk_programs),
         n_calls=sum(len(program.ops) for program in edit.programs),
         n_errors=sum(edit.errors),
+        n_normalizes=sum(op.op == "normalize" for op in edit.operations),
         n_normalize_misses=sum(op.op == "normalize" and not op.n_applied for op in edit.operations),
         n_tiny_sources=edit.tiny,
         n_truncated=sum(program.diagnostics.truncated for program in edit.programs),

@@ -89,6 +89,9 @@ def test_chunk_stage_stores_programs_operations_and_refined_text(tmp_path):
             "output": "remove_lines(start=0, end=0)\nremove_lines(start=7, end=7)",
             "reason": "edited",
             "n_errors": 0,
+            "truncated": False,
+            "note": "",
+            "n_prompt_tokens": len(MENU.split()),
         }
     ]
     assert [(op["op"], op["first_line"], op["n_applied"]) for op in found["d1"]["operations"]] == [
