@@ -17,12 +17,14 @@ from corpusmill.errors import PermanentDataError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
+from corpusmill.prox.stored_outputs import NO_REUSE, Reuse
 from corpusmill.report import StageReport
 from corpusmill.runner.assemble import corpus_groups
 from corpusmill.runner.inputs import stage_input
 from corpusmill.runner.models import with_model
 from corpusmill.runner.plan import RAW, RunPlan, Shard
 from corpusmill.runner.stage_tables import committed, stage_table
+from corpusmill.runner.stored_programs import ShardReuse
 from corpusmill.schema import CORPUS, QUARANTINE
 from corpusmill.stage import QuarantinedInput, Stage, StageOutput
 
@@ -97,18 +99,24 @@ def quarantine_partition(plan: RunPlan, stage: str) -> dict[str, str]:
     return {"recipe": recipe, "crawl": plan.crawl, "stage": stage}
 
 
-def build_stage(plan: RunPlan, stage: str) -> Stage | None:
-    """Returns the stage with the plan's pinned model, or None where the recipe leaves it out."""
+def build_stage(plan: RunPlan, stage: str, reuse: Reuse = NO_REUSE) -> Stage | None:
+    """Returns the stage with the plan's pinned model, or None where the recipe leaves it out.
+
+    Args:
+        plan: The run.
+        stage: A map stage with settings in the recipe.
+        reuse: Where a refinement stage looks for existing outputs; by default nowhere.
+    """
     recipe = plan.parsed_recipe()
     config: Any = recipe.rules if stage == "clean" else getattr(recipe, stage)
     if config is None:
         return None
     if stage in plan.models:
         config = with_model(config, plan.models[stage])
-    return make_stage(stage, config)
+    return make_stage(stage, config, reuse)
 
 
-def make_stage(stage: str, config: Any) -> Stage:
+def make_stage(stage: str, config: Any, reuse: Reuse = NO_REUSE) -> Stage:
     """Returns a map stage by its name; imports it only now, because some load torch."""
     if stage == "clean":
         from corpusmill.rules.stage import CleanStage
@@ -117,11 +125,11 @@ def make_stage(stage: str, config: Any) -> Stage:
     if stage == "refine_documents":
         from corpusmill.prox.doc_refinement import DocRefinementStage
 
-        return DocRefinementStage(config)
+        return DocRefinementStage(config, reuse=reuse)
     if stage == "refine_chunks":
         from corpusmill.prox.chunk_refinement import ChunkRefinementStage
 
-        return ChunkRefinementStage(config)
+        return ChunkRefinementStage(config, reuse=reuse)
     from corpusmill.pruning.scoring import ScoreStage
 
     return ScoreStage(config)
@@ -138,10 +146,12 @@ def _outputs(
         return _ingest(IngestStage(recipe.ingest), plan, shard, progress), recipe.ingest.max_error_fraction
     if stage == "assemble":
         return _assembled(lake, plan, shard), 1.0
-    made = build_stage(plan, stage)
+    existing = ShardReuse(lake, plan, stage, shard)
+    made = build_stage(plan, stage, existing.reuse)
     if made is None:
         return iter(()), 1.0
-    return _mapped(lake, plan, stage, made, shard, progress), getattr(made.config, "max_error_fraction", 1.0)
+    outputs = _mapped(lake, plan, stage, made, shard, progress, existing)
+    return outputs, getattr(made.config, "max_error_fraction", 1.0)
 
 
 def _ingest(stage: "IngestStage", plan: RunPlan, shard: Shard, progress: Progress) -> Iterator[tuple[str, StageOutput]]:
@@ -165,21 +175,23 @@ def _assembled(lake: Lakehouse, plan: RunPlan, shard: Shard) -> Iterator[tuple[s
 
 
 def _mapped(
-    lake: Lakehouse, plan: RunPlan, stage: str, made: Stage, shard: Shard, progress: Progress
+    lake: Lakehouse, plan: RunPlan, stage: str, made: Stage, shard: Shard, progress: Progress, existing: ShardReuse
 ) -> Iterator[tuple[str, StageOutput]]:
     groups = stage_input(lake, plan, stage, shard.files, made.input_columns)
     set_up = False
-    for n, (name, rows) in enumerate(groups, 1):
-        if rows.num_rows and not set_up:  # an empty shard loads no model
-            made.setup()
-            set_up = True
-        done = 0
-        for batch in slices(rows, BATCH_ROWS):
-            yield name, checked(made, batch)
-            done += batch.num_rows
-            if done < rows.num_rows:
-                progress(f"{stage} {plan.crawl}/{shard.name}: {done} of {rows.num_rows} documents of file {n}")
-        progress(f"{stage} {plan.crawl}/{shard.name}: file {n} of {len(shard.files)}, {rows.num_rows} documents")
+    with existing:
+        for n, (name, rows) in enumerate(groups, 1):
+            if rows.num_rows and not set_up:  # an empty shard loads no model
+                made.setup()
+                set_up = True
+            existing.open_file(name)
+            done = 0
+            for batch in slices(rows, BATCH_ROWS):
+                yield name, checked(made, batch)
+                done += batch.num_rows
+                if done < rows.num_rows:
+                    progress(f"{stage} {plan.crawl}/{shard.name}: {done} of {rows.num_rows} documents of file {n}")
+            progress(f"{stage} {plan.crawl}/{shard.name}: file {n} of {len(shard.files)}, {rows.num_rows} documents")
 
 
 def checked(stage: Stage, batch: pa.Table) -> StageOutput:
