@@ -1,0 +1,91 @@
+"""The documents that labels are made for, and their file: one JSON object a line, gzip or plain."""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import ValidationError, field_validator
+
+from corpusmill.batches import replace_surrogates
+from corpusmill.config import StageConfig
+from corpusmill.errors import PermanentDataError
+from corpusmill.prox.labelled_pages import REMOVE, UNSURE, LabelledPage
+
+
+class SeedDocument(StageConfig):
+    """A document sampled from a corpus; lone surrogates become U+FFFD."""
+
+    doc_id: str
+    text: str = ""
+    """Text as the refiner will see it; may be empty where ``html`` is given (route ``extractor``)."""
+    domain: str = ""
+    """Registered domain of the page; the split by domain leaks nothing."""
+    source: str = ""
+    """Table and snapshot, or file, that the document was sampled from."""
+    html: str | None = None
+    """The page, for route ``extractor``."""
+    gold: str | None = None
+    """Main text that people marked, for route ``gold``."""
+    remove: tuple[int, ...] | None = None
+    """Lines that people marked for removal, for route ``gold``: then nothing has to be aligned."""
+    unsure: tuple[int, ...] = ()
+    """Lines that nobody knows a label for, beside ``remove``."""
+    tier: str = ""
+    """Trust in ``gold`` or ``remove`` (``human``, ``reference``, ``silver``), "" where it is not graded."""
+
+    @field_validator("text", "html", "gold", mode="before")
+    @classmethod
+    def _encodable(cls, value: object) -> object:
+        return replace_surrogates(value)[0] if isinstance(value, str) else value
+
+
+def seed_from_page(page: LabelledPage, source: str = "") -> SeedDocument:
+    """Returns a labelled page as a seed document whose labels are given."""
+    return SeedDocument(
+        doc_id=page.doc_id,
+        text="\n".join(line.replace("\n", " ") for line in page.lines),
+        domain=page.domain,
+        source=source,
+        remove=tuple((page.labels == REMOVE).nonzero()[0].tolist()),
+        unsure=tuple((page.labels == UNSURE).nonzero()[0].tolist()),
+        tier=page.tier,
+    )
+
+
+def write_seed_documents(path: Path, documents: Iterable[SeedDocument]) -> int:
+    """Writes documents and returns how many; the file appears whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    opener = gzip.open if path.suffix == ".gz" else open
+    n = 0
+    with opener(part, "wt", encoding="utf-8") as file:
+        for document in documents:
+            file.write(json.dumps(document.model_dump(mode="json", exclude_defaults=True), ensure_ascii=True) + "\n")
+            n += 1
+    part.replace(path)
+    return n
+
+
+def read_seed_documents(path: Path) -> Iterator[SeedDocument]:
+    """Yields the documents of a file.
+
+    Raises:
+        PermanentDataError: The file cannot be read, or a line is no seed document; the message names the line.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _document(path, number, line)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise PermanentDataError(f"{path} cannot be read: {error}; expected JSON lines of seed documents") from error
+
+
+def _document(path: Path, number: int, line: str) -> SeedDocument:
+    try:
+        return SeedDocument.model_validate(json.loads(line))
+    except (ValueError, ValidationError) as error:
+        raise PermanentDataError(
+            f"{path} line {number} is no seed document: {str(error)[:500]}; expected an object with doc_id and text"
+        ) from error
