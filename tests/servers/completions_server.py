@@ -37,8 +37,8 @@ Faults, in the script or posted as a list to ``/admin/faults`` (they replace wha
     seconds                 of "delay" (before the answer) and "trickle" (between two bytes)
 
 ``cut`` closes the connection in the middle of the body, ``garbage`` sends no JSON, ``missing`` JSON without choices,
-``huge`` an endless body, ``die`` ends the process at once. ``GET /admin/requests`` returns the bodies of all
-completion requests so far with their Authorization header.
+``huge`` an endless body, ``die`` ends the process at once. Posting the faults also forgets the requests so far, whose
+bodies and Authorization headers ``GET /admin/requests`` returns. ``/admin/dialect`` takes another dialect.
 """
 
 import argparse
@@ -166,6 +166,7 @@ class Faults:
     def replace(self, faults: Sequence[dict[str, Any]]) -> None:
         with self.lock:
             self.left = [dict(fault) for fault in faults]
+            self.requests.clear()
 
     def strike(self, prompt: str) -> dict[str, Any] | None:
         """Returns the fault that this request meets."""
@@ -236,6 +237,10 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         if self.path == "/admin/faults":
             self.server.faults.replace(body)
+            self.reply(200, {})
+            return
+        if self.path == "/admin/dialect":
+            self.server.options.dialect = body
             self.reply(200, {})
             return
         if self.path not in ("/v1/completions", "/v1/chat/completions"):
