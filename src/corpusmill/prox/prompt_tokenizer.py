@@ -73,16 +73,20 @@ def _sentencepiece(path: Path) -> RefinerTokenizer:
     def decode(ids: list[int]) -> str:
         return str(model.decode([i for i in ids if 0 <= i < n_vocab and not model.is_control(i)]))
 
+    def encode_batch(texts: list[str]) -> list[list[int]]:
+        return list(model.encode(texts, num_threads=1)) if texts else []
+
     encoder = PromptEncoder(
-        encode=lambda text: list(model.encode(text)),
+        encode_batch=encode_batch,
         bos=_named(model.bos_id()),
         marked_bracket=piece(SPACE_MARK + "["),
         plain_bracket=piece("["),
         newline=piece("<0x0A>"),
+        words_apart=all(SPACE_MARK not in p.lstrip(SPACE_MARK) for p in map(model.id_to_piece, range(n_vocab))),
     )
     return RefinerTokenizer(
         encoder=encoder,
-        encode_batch=lambda texts: list(model.encode(texts, num_threads=1)) if texts else [],
+        encode_batch=encode_batch,
         decode=decode,
         eos=_named(model.eos_id()),
         n_vocab=n_vocab,
@@ -101,9 +105,7 @@ def _tokenizer_json(folder: Path) -> RefinerTokenizer:
         return str(tokenizer.backend.decode(ids, skip_special_tokens=True))
 
     return RefinerTokenizer(
-        encoder=PromptEncoder(
-            encode=lambda text: tokenizer.encode_batch([text])[0], bos=_bos(folder, tokenizer.backend)
-        ),
+        encoder=PromptEncoder(encode_batch=tokenizer.encode_batch, bos=_bos(folder, tokenizer.backend)),
         encode_batch=tokenizer.encode_batch,
         decode=decode,
         eos=tokenizer.eod_id,

@@ -6,8 +6,9 @@ the first token; they are put together by hand from plain SentencePiece ids, bec
 give other ids (at repeated spaces, at literals such as "</s>").
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from corpusmill.prox.chunking import Chunk
@@ -17,6 +18,12 @@ SYSTEM = "You are a helpful, respectful and honest assistant."
 
 CHARACTERS_PER_ID = 64
 """More characters than one id stands for; beyond limit times this, text cannot reach the model and is not encoded."""
+
+LIKELY_CHARACTERS_PER_ID = 5
+"""Fewer characters stand for one id in most texts (Llama: 3.3 to 4.3 by language); the rest is encoded twice."""
+
+SPARE_IDS = 16
+"""Ids that a shortened text must have beyond the limit and the closing tag, so that its end is never used."""
 
 _SYSTEM_BLOCK = f"<<SYS>>\n{SYSTEM}\n<</SYS>>\n\n"
 _TAIL = " [/INST]"
@@ -47,23 +54,37 @@ def _reachable(text: str, limit: int) -> str:
     return text[:blank]
 
 
+def _beginning(text: str, limit: int) -> str:
+    """Returns the part of a text that will likely fill ``limit`` ids, cut in front of a single space."""
+    end = limit * LIKELY_CHARACTERS_PER_ID
+    stop = text.find(" ", end, 2 * end)
+    return text if stop < 0 or text[stop - 1] == " " else text[:stop]
+
+
 @dataclass(frozen=True)
 class PromptEncoder:
     """Puts prompt ids together.
 
     Attributes:
-        encode: Ids of a text, without BOS and EOS, markup literals as plain text.
+        encode_batch: Ids of each of many texts, without BOS and EOS, markup literals as plain text.
         bos: Id of the BOS token, None where the model has none.
         marked_bracket: Id of ``[`` behind the space mark, None where the vocabulary has no such piece.
         plain_bracket: Id of ``[`` without a space mark, None where there is none.
         newline: Id of a line feed, None where it is no single piece.
+        words_apart: True where no piece holds a space behind another character, so that a text cut in front of a space
+            has the ids of the whole text up to there.
     """
 
-    encode: Callable[[str], list[int]]
+    encode_batch: Callable[[list[str]], list[list[int]]]
     bos: int | None
     marked_bracket: int | None = None
     plain_bracket: int | None = None
     newline: int | None = None
+    words_apart: bool = False
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of one text, without BOS and EOS."""
+        return list(self.encode_batch([text])[0])
 
     def document_ids(self, text: str, style: PromptIds, limit: int) -> tuple[list[int], bool]:
         """Returns the ids of the document prompt and whether the document was cut.
@@ -71,13 +92,29 @@ class PromptEncoder:
         In ``compat`` the whole prompt is cut on the right, so a long document loses its closing tag, as in the
         official code. In ``sft`` the content is cut and the closing tag stays.
         """
-        ids = self.encode(render_prompt(_reachable(text, limit)))
+        return self.all_document_ids([text], style, limit)[0]
+
+    def all_document_ids(self, texts: Sequence[str], style: PromptIds, limit: int) -> list[tuple[list[int], bool]]:
+        """Returns for each document what `document_ids` returns, encoded together.
+
+        Of a long document only about the part that fits is encoded, where the vocabulary allows it.
+        """
+        reachable = [_reachable(text, limit) for text in texts]
+        shown = [_beginning(text, limit) for text in reachable] if self.words_apart else reachable
+        encoded = self.encode_batch([render_prompt(text) for text in shown])
+        enough = limit + len(self._tail) + SPARE_IDS
+        short = [i for i, ids in enumerate(encoded) if len(ids) < enough and len(shown[i]) < len(reachable[i])]
+        again = self.encode_batch([render_prompt(reachable[i]) for i in short])
+        for index, ids in zip(short, again, strict=True):
+            encoded[index] = ids
+        return [self._document(ids, style, limit) for ids in encoded]
+
+    def _document(self, ids: list[int], style: PromptIds, limit: int) -> tuple[list[int], bool]:
         if style == "sft":
             ids = self._behind_bos(ids, 1)
             if len(ids) <= limit:
                 return ids, False
-            tail = self.encode(_TAIL.strip())
-            return ids[: max(1, limit - len(tail))] + tail, True
+            return ids[: max(1, limit - len(self._tail))] + self._tail, True
         if ids and ids[0] == self.marked_bracket and self.plain_bracket is not None:
             ids[0] = self.plain_bracket  # the slow tokenizer of the official code put no space mark behind BOS
         ids = self._behind_bos(ids, 1)
@@ -101,12 +138,26 @@ class PromptEncoder:
 
     def _assembled(self, line_ids: list[list[int]]) -> list[int] | None:
         """Returns the prompt from ids of its lines, None where this vocabulary does not allow it."""
-        ids = self.encode(f"[INST] {_SYSTEM_BLOCK}[doc]")
-        for line in [*line_ids, self.encode("[/doc]")]:
-            if self.newline is None or self.plain_bracket is None or not line or line[0] != self.marked_bracket:
+        newline, bracket, marked = self.newline, self.plain_bracket, self.marked_bracket
+        if newline is None or bracket is None or marked is None:
+            return None
+        head, closing = self._chunk_frame
+        ids = list(head)
+        for line in (*line_ids, closing):
+            if not line or line[0] != marked:
                 return None
-            ids += [self.newline, self.plain_bracket, *line[1:]]
-        return ids + self.encode(_TAIL.strip())
+            ids += (newline, bracket)
+            ids += line[1:]
+        return ids + self._tail
+
+    @cached_property
+    def _tail(self) -> list[int]:
+        return self.encode(_TAIL.strip())
+
+    @cached_property
+    def _chunk_frame(self) -> tuple[list[int], list[int]]:
+        """Ids of everything in front of a chunk's lines, and of the tag behind them."""
+        return self.encode(f"[INST] {_SYSTEM_BLOCK}[doc]"), self.encode("[/doc]")
 
     def assembles(self) -> bool:
         """Returns whether ids of lines put together equal the ids of the whole prompt, on probes with hard places."""

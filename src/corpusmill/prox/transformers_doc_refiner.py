@@ -4,17 +4,25 @@ One prefill, no decoding, wherever the most probable first token is that of ``dr
 first tokens are decoded. Exact up to float rounding: padding never enters a result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.batches import replace_surrogates
-from corpusmill.modeling.token_batches import pad_right, plan_batches
+from corpusmill.modeling.halving import halving
+from corpusmill.modeling.onednn_linear import use_onednn
+from corpusmill.modeling.packed_prefill import last_logits, plan_prefill
 from corpusmill.prox.causal_model import CausalModel, fetched_model
 from corpusmill.prox.config import DocRefinementConfig
 from corpusmill.prox.greedy_decoding import greedy
 from corpusmill.prox.program_execution import decide_document
 from corpusmill.prox.refiner import DocDecision
+
+GROUP_CHARACTERS = 64
+"""Characters per token of a batch that are encoded together on a GPU: some sixteen batches, enough to sort by length,
+while the GPU works at the group before."""
+
+Prompt = tuple[list[int], bool]
 
 
 @dataclass(frozen=True)
@@ -25,35 +33,58 @@ class FirstToken:
     share: float
 
 
-def first_tokens(model: CausalModel, prompts: Sequence[Sequence[int]], watched: tuple[int, int]) -> list[FirstToken]:
-    """Returns the most probable first new token of each prompt, by one forward pass a batch.
+class FirstTokens:
+    """Finds the most probable first new token of prompts, group by group, by one forward pass a batch.
 
-    Prompts are padded on the right, where a causal model cannot see it. A hook in front of the output layer takes
-    each row's last real position, so that the vocabulary is multiplied once a prompt and not once a token.
+    On a GPU the passes of a group are only queued: the caller can encode the next group meanwhile, and `collect` waits.
+
+    Args:
+        model: The model.
+        watched: Two ids whose share is wanted.
     """
-    import torch
 
-    found: dict[int, FirstToken] = {}
-    for batch in plan_batches([len(ids) for ids in prompts], model.batch_tokens):
-        ids_BT, mask_BT = pad_right([prompts[i] for i in batch], model.pad)
-        last_B = (mask_BT.sum(dim=1) - 1).to(model.model.device)
+    def __init__(self, model: CausalModel, watched: tuple[int, int]) -> None:
+        self.model, self.watched = model, watched
+        self.rows: list[Any] = []
 
-        def take_last(_head: Any, inputs: tuple[Any, ...], last_B: Any = last_B) -> tuple[Any, ...]:
-            hidden_BTD = inputs[0]
-            row_B = torch.arange(hidden_BTD.shape[0], device=hidden_BTD.device)
-            return (hidden_BTD[row_B, last_B][:, None], *inputs[1:])
+    def add(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Runs prompts, or queues their runs on a GPU; a batch that memory does not hold runs in halves.
 
-        hook = model.model.get_output_embeddings().register_forward_pre_hook(take_last)
-        try:
-            with torch.inference_mode():
-                logits_B1V = model.model(input_ids=ids_BT.to(model.model.device), use_cache=False).logits
-        finally:
-            hook.remove()
-        logits_BV = logits_B1V[:, 0].float()
-        share_B = torch.sigmoid((logits_BV[:, watched[0]] - logits_BV[:, watched[1]]).double())
-        for index, first, share in zip(batch, logits_BV.argmax(dim=1).tolist(), share_B.tolist(), strict=True):
-            found[index] = FirstToken(first, share)
-    return [found[index] for index in range(len(prompts))]
+        Raises:
+            RuntimeError: A prompt does not fit into memory even alone.
+        """
+        found: dict[int, Any] = {}
+        model = self.model
+        for batch in plan_prefill(model.model, [len(ids) for ids in prompts], model.batch_tokens):
+            answers = halving(lambda members: self._run([prompts[i] for i in members]), batch)
+            for index, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, Exception):
+                    raise answer
+                found[index] = answer
+        self.rows += [found[index] for index in range(len(prompts))]
+
+    def _run(self, prompts: Sequence[Sequence[int]]) -> list[Any]:
+        """Returns one tensor (token, share) for each prompt, on the device."""
+        import torch
+
+        logits_BV = last_logits(self.model.model, prompts, self.model.pad)
+        first, second = self.watched
+        share_B = torch.sigmoid((logits_BV[:, first] - logits_BV[:, second]).double())
+        return list(torch.stack([logits_BV.argmax(dim=1).double(), share_B], dim=1).unbind())
+
+    def collect(self) -> list[FirstToken]:
+        """Returns the first token of every prompt that was added, in order."""
+        import torch
+
+        found = torch.stack(self.rows).tolist() if self.rows else []
+        return [FirstToken(int(token), share) for token, share in found]
+
+
+def first_tokens(model: CausalModel, prompts: Sequence[Sequence[int]], watched: tuple[int, int]) -> list[FirstToken]:
+    """Returns the most probable first new token of each prompt, in order."""
+    runs = FirstTokens(model, watched)
+    runs.add(prompts)
+    return runs.collect()
 
 
 class TransformersDocRefiner:
@@ -69,43 +100,68 @@ class TransformersDocRefiner:
         self.model_id, self.fingerprint = resolved.model_id, resolved.fingerprint
         self.config = config
         self.causal = CausalModel(folder, config)
+        use_onednn(self.causal.model)
         self.decision_ids = self.causal.tokenizer.decision_ids()
+        context = self.causal.context
+        self.limit = config.max_prompt_tokens if context is None else min(config.max_prompt_tokens, context - 1)
 
     def decide(self, texts: Sequence[str]) -> list[DocDecision]:
         """Returns one decision for each text, in order.
 
-        A first token "drop" or "keep" decides alone: ``output`` is then the call that it begins. For "keep" the
-        official code could still drop where a run-on output spells "drop" later; that is not looked for.
+        A first token "drop" or "keep" decides alone: ``output`` is then the call that it begins. One case is decoded
+        all the same: in compat mode without a threshold a "keep" of a prompt that was cut. Such a prompt lacks its
+        closing tag, its output may run on, and the official code drops the document where "drop" occurs in it anywhere.
         """
-        if not texts:
-            return []
-        encoder = self.causal.tokenizer.encoder
-        limit = self.config.max_prompt_tokens
-        if self.causal.context is not None:
-            limit = min(limit, self.causal.context - 1)
-        prompts = [encoder.document_ids(replace_surrogates(t)[0], self.config.prompt_ids, limit) for t in texts]
-        decisions: list[DocDecision | None] = [None] * len(texts)
-        margins: list[float | None] = [None] * len(texts)
-        if self.decision_ids is not None:
-            for index, first in enumerate(first_tokens(self.causal, [ids for ids, _ in prompts], self.decision_ids)):
-                margins[index] = first.share
-                if first.token in self.decision_ids:
-                    decisions[index] = self._decision(self._call(first), first.share, prompts[index])
-        rest = [index for index, decision in enumerate(decisions) if decision is None]
+        prompts, first = self._read(texts)
+        calls = [self._call(token, cut) for token, (_, cut) in zip(first, prompts, strict=True)]
+        rest = [index for index, call in enumerate(calls) if call is None]
         written = greedy(self.causal, [prompts[index][0] for index in rest], self.config.max_new_tokens)
-        for index, (ids, _) in zip(rest, written, strict=True):
-            output = replace_surrogates(self.causal.tokenizer.decode(ids))[0].strip(" ")
-            decisions[index] = self._decision(output, margins[index], prompts[index])
-        return [decision for decision in decisions if decision is not None]
+        outputs = {index: self._text(ids) for index, (ids, _) in zip(rest, written, strict=True)}
+        return [
+            self._decision(outputs.get(index, call or ""), token, prompt)
+            for index, (call, token, prompt) in enumerate(zip(calls, first, prompts, strict=True))
+        ]
 
-    def _call(self, first: FirstToken) -> str:
-        """Returns the call for which a decision token stands: the more probable one, or by the threshold if set."""
+    def _read(self, texts: Sequence[str]) -> tuple[list[Prompt], list[FirstToken | None]]:
+        """Returns each text's prompt and first new token; None where the vocabulary has no decision tokens."""
+        runs = None if self.decision_ids is None else FirstTokens(self.causal, self.decision_ids)
+        prompts: list[Prompt] = []
+        for group in self._groups(texts):
+            clean = [replace_surrogates(text)[0] for text in group]
+            encoded = self.causal.tokenizer.encoder.all_document_ids(clean, self.config.prompt_ids, self.limit)
+            if runs is not None:
+                runs.add([ids for ids, _ in encoded])
+            prompts += encoded
+        return prompts, [None] * len(texts) if runs is None else list(runs.collect())
+
+    def _groups(self, texts: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Yields the texts: on a GPU in groups to encode one while another runs, on a CPU together."""
+        if self.causal.model.device.type == "cpu":
+            yield texts
+            return
+        start = size = 0
+        for index, text in enumerate(texts):
+            size += min(len(text), 8 * self.limit)
+            if size >= GROUP_CHARACTERS * self.causal.batch_tokens:
+                yield texts[start : index + 1]
+                start, size = index + 1, 0
+        yield texts[start:]
+
+    def _call(self, first: FirstToken | None, cut: bool) -> str | None:
+        """Returns the call for which a decision token stands, by the threshold if set; None where text must decide."""
+        if first is None or self.decision_ids is None or first.token not in self.decision_ids:
+            return None
         if self.config.threshold is not None:
-            drops = first.share >= self.config.threshold
-        else:
-            drops = self.decision_ids is not None and first.token == self.decision_ids[0]
-        return "drop_doc()" if drops else "keep_doc()"
+            return "drop_doc()" if first.share >= self.config.threshold else "keep_doc()"
+        if first.token == self.decision_ids[0]:
+            return "drop_doc()"
+        official = self.config.execution_mode == "compat" and self.config.prompt_ids == "compat"
+        return None if cut and official else "keep_doc()"
 
-    def _decision(self, output: str, margin: float | None, prompt: tuple[list[int], bool]) -> DocDecision:
+    def _text(self, ids: list[int]) -> str:
+        return replace_surrogates(self.causal.tokenizer.decode(ids))[0].strip(" ")
+
+    def _decision(self, output: str, first: FirstToken | None, prompt: Prompt) -> DocDecision:
         kept, reason = decide_document(output, self.config.execution_mode)
+        margin = None if first is None else first.share
         return DocDecision("keep" if kept else "drop", margin, output, len(prompt[0]), prompt[1], reason)
