@@ -8,7 +8,7 @@ class EvaluateRefinerOperator(BuildStepOperator):
 
     Reads: the stored model; the recipe's evaluation file, else the build's validation examples. Writes: the quality
     beside the build's plan. Retried: when the child process died. Fails at once: a figure is below the recipe's
-    gate; the message names each of them. Second run: measures again.
+    gate; the message names each of them. Second run: finds the figures.
     """
 
     step = "evaluate"

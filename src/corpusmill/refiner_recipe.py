@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from corpusmill.config import StageConfig
 from corpusmill.errors import ConfigError
 from corpusmill.prox.annotation_config import SynthesisConfig, TeacherConfig
+from corpusmill.prox.trainers import Kind
 from corpusmill.prox.training_examples import Route
 
 DECISIONS: tuple[Route, ...] = ("scores",)
@@ -83,7 +84,7 @@ class LabelConfig(StageConfig):
 class TrainConfig(StageConfig):
     """What is trained, and for how long."""
 
-    kind: Literal["labeller", "program-writer", "program-model"] = "labeller"
+    kind: Kind = "labeller"
     """``labeller``: a logit a line; ``program-writer``: a small decoder over lines; ``program-model``: a causal
     language model that reads the prompt and writes the program as text, the paper's kind."""
     base: str = "new:tiny"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.lakehouse.catalog import Lakehouse
-from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.storage import copy_file_in, copy_file_out, file_size
 from corpusmill.prox.annotator import load_teacher
 from corpusmill.prox.answer_store import AnswerStore
@@ -61,8 +60,7 @@ def answers_uri(lake: Lakehouse, plan: BuildPlan, shard: str) -> str:
 
 def local_answers(lake: Lakehouse, plan: BuildPlan, shard: str) -> Path:
     """Returns the local file of a shard's answers; one that is longer in the warehouse is fetched first."""
-    path = corpusmill_home() / "scratch" / "builds" / plan.name / plan.build / f"answers-{shard}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = plan.scratch() / f"answers-{shard}.jsonl"
     kept = file_size(lake.io, answers_uri(lake, plan, shard)) or 0
     if kept > (path.stat().st_size if path.exists() else 0):
         copy_file_out(lake.io, answers_uri(lake, plan, shard), path)

@@ -11,6 +11,7 @@ from corpusmill.errors import ConfigError
 from corpusmill.ingest.crawl import list_files, path_list_digest
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.epochs import take_epoch
+from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.shards import RunToken
 from corpusmill.refiner_recipe import RefinerRecipe, SeedConfig, parse_refiner_recipe
 from corpusmill.runner.plan import resolve_base
@@ -59,6 +60,12 @@ class BuildPlan(StageConfig):
             key=fingerprint([self.build, step]),
             versions={"corpusmill": __version__, "config": self.parsed().fingerprint()},
         )
+
+    def scratch(self) -> Path:
+        """Returns the local folder of the build, made if missing; the same for every attempt on a machine."""
+        folder = corpusmill_home() / "scratch" / "builds" / self.name / self.build
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def record(self, lake: Lakehouse, *parts: str) -> str:
         """Returns the URI of a record of this build."""
@@ -114,7 +121,7 @@ def seed_files(seed: SeedConfig) -> list[Path]:
 def _sampled_content(lake: Lakehouse, seed: SeedConfig) -> tuple[str, Any]:
     """Returns what is sampled in words, and what identifies its content."""
     if seed.files:
-        digests = {path.name: _sha256(path) for path in seed_files(seed)}
+        digests = {path.name: file_sha256(path) for path in seed_files(seed)}
         return ", ".join(digests), digests
     if seed.crawl:
         base = resolve_base(seed.base)
@@ -130,7 +137,8 @@ def _sampled_content(lake: Lakehouse, seed: SeedConfig) -> tuple[str, Any]:
     return f"{seed.table}/{seed.partition or '*'}@{table.snapshot_id()}", keys
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Returns the sha256 of a file, 64 hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

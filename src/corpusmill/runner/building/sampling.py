@@ -48,9 +48,15 @@ def sample_seed(lake: Lakehouse, plan: BuildPlan, progress: Progress) -> dict[st
         n_shards = min(seed.max_shards, len(taken))
         rows = [_row(plan, f"{i * n_shards // len(taken):05d}", document) for i, document in enumerate(taken)]
         commit_rows(lake, SEEDS_TABLE, plan.partition, rows_to_table(rows, SEED_DOCUMENTS.schema), token)
-    shards = lake.table(SEEDS_TABLE).scan(plan.partition, columns=["shard"])["shard"].to_pylist()
-    progress(f"{len(shards)} documents sampled from {plan.source}, in {len(set(shards))} shards")
-    return {"documents": len(shards), "shards": sorted(set(shards)), "source": plan.source}
+    shards, n = shards_of(lake, plan), lake.table(SEEDS_TABLE).count(plan.partition)
+    progress(f"{n} documents sampled from {plan.source}, in {len(shards)} shards")
+    return {"documents": n, "shards": shards, "source": plan.source}
+
+
+def shards_of(lake: Lakehouse, plan: BuildPlan) -> list[str]:
+    """Returns the names of a build's shards."""
+    names = lake.table(SEEDS_TABLE).scan(plan.partition, columns=["shard"])["shard"].unique()
+    return sorted(str(name) for name in names.to_pylist())
 
 
 def seed_of_shard(lake: Lakehouse, plan: BuildPlan, shard: str) -> list[SeedDocument]:
