@@ -195,7 +195,11 @@ class _Reusing(Generic[Inner]):
         cache = self._reuse.cache
         unknown = [index for index, answer in enumerate(known) if answer is None]
         found = {key: read(text) for key, text in cache.find([keys[i] for i in unknown]).items()} if cache else {}
-        asked = list({keys[i]: i for i in reversed(unknown) if keys[i] not in found}.values())[::-1]
+        first: dict[bytes, int] = {}
+        for index in unknown:
+            if keys[index] not in found:
+                first.setdefault(keys[index], index)
+        asked = list(first.values())
         written = list(ask([items[i] for i in asked])) if asked else []
         if len(written) != len(asked):
             raise RuntimeError(f"the refiner gave {len(written)} answers to {len(asked)} inputs; expected one each")
@@ -246,8 +250,8 @@ class _AnsweredChunk(Chunk):
 class ReusingChunkRefiner(_Reusing[ChunkRefiner]):
     """A chunk refiner that asks the model only for windows whose output is nowhere.
 
-    A document with stored programs keeps the windows that they were written for, so that neither tokenizer nor model is
-    needed to cut it.
+    A document with stored programs keeps the windows that they were written for, and the cache keeps the windows of
+    each text, so that neither tokenizer nor model is needed to cut it again.
 
     Args:
         config: Settings of the stage.
@@ -275,15 +279,28 @@ class ReusingChunkRefiner(_Reusing[ChunkRefiner]):
         stored = self._reuse.stored.programs(text_digest(text)) if self._reuse.stored else None
         if stored is not None and self._serves(stored):
             lines = text.split("\n")
-            if _covers(stored.programs, len(lines)):
+            if _covers([(program.first_line, program.last_line) for program in stored.programs], len(lines)):
                 return [_answered(program, lines) for program in stored.programs]
-        return self._inner().split(text)
+        return self._split_anew(text)
 
     def write_programs(self, chunks: Sequence[Chunk]) -> list[ChunkOutput]:
         """Returns one output for each chunk, in order."""
         stored = [chunk.output if isinstance(chunk, _AnsweredChunk) else None for chunk in chunks]
         keys = [self._key("chunk", "\n".join([str(chunk.first_line), *chunk.lines])) for chunk in chunks]
         return self._answers(chunks, stored, keys, lambda rest: self._inner().write_programs(rest), _read_output)
+
+    def _split_anew(self, text: str) -> list[Chunk]:
+        """Returns the refiner's windows; it is not loaded for that where the cache knows where they begin and end."""
+        cache, key = self._reuse.cache, self._key("windows", text)
+        if cache is None:
+            return self._inner().split(text)
+        if self._refiner is None and (found := cache.find([key]).get(key)) is not None:
+            lines, windows = text.split("\n"), json.loads(found)
+            if _covers(windows, len(lines)):
+                return [Chunk(first, tuple(lines[first : last + 1])) for first, last in windows]
+        chunks = self._inner().split(text)
+        cache.store({key: json.dumps([(chunk.first_line, chunk.last_line) for chunk in chunks])})
+        return chunks
 
     def _serves(self, stored: StoredPrograms) -> bool:
         """Returns whether this refiner would write the same.
@@ -304,10 +321,9 @@ def _has_no_loop(output: ChunkOutput) -> bool:
     return output.reason != LOOPED and not output.truncated and len(set(calls)) == len(calls)
 
 
-def _covers(programs: Sequence[WrittenProgram], n_lines: int) -> bool:
-    """Returns whether the windows of programs follow each other from the first line to the last."""
-    starts = [program.first_line for program in programs]
-    ends = [program.last_line + 1 for program in programs]
+def _covers(windows: Sequence[tuple[int, int]], n_lines: int) -> bool:
+    """Returns whether windows (first and last line) follow each other from the first line to the last."""
+    starts, ends = [first for first, _ in windows], [last + 1 for _, last in windows]
     return [*starts, n_lines] == [0, *ends] and all(a < b for a, b in zip(starts, ends, strict=True))
 
 
