@@ -7,7 +7,11 @@ from corpusmill.batches import replace_surrogates
 from corpusmill.prox.causal_model import CausalModel, fetched_model
 from corpusmill.prox.chunking import Chunk, number_line, split_lines
 from corpusmill.prox.config import ChunkRefinementConfig
-from corpusmill.prox.greedy_decoding import greedy
+from corpusmill.prox.decoding_row import Decoded, Decoding
+from corpusmill.prox.failures import error_reason
+from corpusmill.prox.greedy_decoding import decode
+from corpusmill.prox.loop_detection import LOOPED
+from corpusmill.prox.program_grammar import ChunkGrammar
 from corpusmill.prox.prompts import CHARACTERS_PER_ID
 from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput
 
@@ -49,19 +53,28 @@ class TransformersChunkRefiner:
     def write_programs(self, chunks: Sequence[Chunk]) -> list[ChunkOutput]:
         """Returns one output for each chunk, in order; a prompt over the limit is not sent.
 
-        Lines of more than 64 characters per prompt id are counted up to there only.
+        An output that repeats a call is cut in front of the repetition (``looped``), where the settings say so. A
+        chunk that does not fit into memory even alone is ``error.<what>``. Lines of more than 64 characters per prompt
+        id are counted up to there only.
         """
         prompts = [self._prompt_ids(chunk) for chunk in chunks]
         sent = [i for i, ids in enumerate(prompts) if self._fits(len(ids)) and not self._clipped(chunks[i])]
-        written = greedy(self.causal, [prompts[index] for index in sent], self.config.max_new_tokens)
+        settings = Decoding(self.config.max_new_tokens, self.config.drafting, self.config.stops_loops)
+        grammars = [ChunkGrammar(chunks[index]) for index in sent] if self.config.is_constrained else None
+        written = decode(self.causal, [prompts[index] for index in sent], settings, grammars)
         outputs = {
-            index: ChunkOutput(self._decode(ids), len(prompts[index]), truncated)
-            for index, (ids, truncated) in zip(sent, written, strict=True)
+            index: self._output(decoded, len(prompts[index])) for index, decoded in zip(sent, written, strict=True)
         }
         return [
             outputs.get(index, ChunkOutput("", len(ids), truncated=False, reason=TOO_LONG_PROMPT))
             for index, ids in enumerate(prompts)
         ]
+
+    def _output(self, decoded: Decoded, n_prompt: int) -> ChunkOutput:
+        if decoded.error is not None:
+            return ChunkOutput("", n_prompt, truncated=False, reason=error_reason(decoded.error))
+        text = self._decode(decoded.ids)
+        return ChunkOutput(text, n_prompt, decoded.truncated, LOOPED if decoded.looped else "")
 
     def _prompt_ids(self, chunk: Chunk) -> list[int]:
         ids = list(chunk.line_ids) if self.assembles and isinstance(chunk, EncodedChunk) else None
