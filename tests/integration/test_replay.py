@@ -1,15 +1,21 @@
-"""Stored outputs instead of models: other policies, other crawls, other shards; with the model out of reach."""
+"""Stored programs instead of models: replayed, decided again, found in other crawls; with the model out of reach."""
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from corpusmill.errors import ModelError
+from corpusmill.batches import rows_to_table
+from corpusmill.errors import ConfigError, ModelError
+from corpusmill.lakehouse.shards import RunToken
 from corpusmill.modeling.load import model_folder
 from corpusmill.runner import chain
+from corpusmill.runner.plan import load_plan
+from corpusmill.runner.replay import replay
 from corpusmill.runner.stored_programs import cache_path
+from corpusmill.runner.whole_crawl import commit_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -160,3 +166,96 @@ def test_another_shard_count_finds_the_stored_outputs(home, recipe, script):
     whole = recipe(**scripted(script, min_words=100), shards={"max_shards": 1})
     found = sources(refined(planned(whole)))
     assert found["refine_chunks"][1:] == (0, 0)
+
+
+def snapshots() -> dict[str, int | None]:
+    lake = chain.open_lakehouse()
+    return {name: lake.table(f"tiny.{name}").snapshot_id() for name in TABLES}
+
+
+def test_a_replay_without_the_model_gives_the_stored_tables(home, recipe, script):
+    refined(planned(recipe(**scripted(script))))
+    shutil.rmtree(script)
+    before = snapshots()
+    found = replay(chain.open_lakehouse(), "tiny", OLD)
+    n_chunk_rows = len(tables("tiny")["chunk_refinements"])
+    assert (found["n_documents"], found["n_equal"]) == (20 + n_chunk_rows, 20 + n_chunk_rows)
+    for stage in STAGES:
+        assert found[stage]["differences"] == []
+        assert found[stage]["old"] == found[stage]["new"]
+    assert sum(found["refine_chunks"]["old"].values()) == n_chunk_rows
+    assert found["refine_chunks"]["old"]["edited"] > 0
+    assert json.loads(json.dumps(found)) == found
+    assert snapshots() == before
+
+
+def test_a_replay_names_rows_whose_text_reason_or_input_was_changed(home, recipe, script):
+    made = planned(recipe(**scripted(script)))
+    refined(made)
+    lake = chain.open_lakehouse()
+    rows = tables("tiny")["chunk_refinements"]
+    edited = [row for row in rows if row["reason"] == "edited"]
+    edited[0]["text"] += "\nsomething that no program wrote"
+    edited[1]["programs"][0]["output"] = "keep_chunk()"
+    edited[2]["text_digest"] = "0" * 32
+    token = RunToken("tiny", OLD, "tampered", load_plan(lake, made["plan"]).epoch, "tampered")
+    schema = lake.table("tiny.chunk_refinements").spec.schema
+    commit_rows(lake, "tiny.chunk_refinements", {"crawl": OLD}, rows_to_table(rows, schema), token)
+    found = replay(lake, "tiny", OLD)["refine_chunks"]
+    assert found["n_documents"] - found["n_equal"] == 3
+    assert found["n_text_missing"] == 1
+    differences = {difference["doc_id"]: difference for difference in found["differences"]}
+    assert set(differences) == {edited[0]["doc_id"], edited[1]["doc_id"]}
+    assert differences[edited[0]["doc_id"]]["changed"] == ["text"]
+    assert differences[edited[0]["doc_id"]]["diff"] == ["-something that no program wrote"]
+    assert "operations" in differences[edited[1]["doc_id"]]["changed"]
+
+
+def test_a_dry_run_says_what_a_run_with_the_policy_then_does(home, recipe, script, tmp_path):
+    made = planned(recipe(**scripted(script)))
+    refined(made)
+    before = snapshots()
+    policy = {"refine_chunks": {"min_words": 130, "max_errors": 1}, "refine_documents": {"mode": "compat"}}
+    found = replay(chain.open_lakehouse(), "tiny", OLD, policy)
+    assert snapshots() == before
+    refined(planned(recipe(**scripted(script, {"mode": "compat"}, min_words=130, max_errors=1))))
+    rows = tables("tiny")["chunk_refinements"]
+    assert found["refine_chunks"]["new"] == dict(
+        sorted(
+            Counter("edited" if r["reason"] == "edited" else "kept" if r["kept"] else "dropped" for r in rows).items()
+        )
+    )
+    assert found["refine_chunks"]["old"] != found["refine_chunks"]["new"]
+    sample = found["refine_chunks"]["differences"][0]
+    assert sample["replayed"]["reason"] == {r["doc_id"]: r["reason"] for r in rows}[sample["doc_id"]]
+
+
+def test_a_dry_run_counts_the_documents_that_would_need_the_model(home, recipe):
+    base = {"backend": "labeller", "model": "bundled:line_labeller"}
+    refined(planned(recipe(refine_documents=base, refine_chunks=base)))
+    rows = tables("tiny")["document_refinements"]
+    middle = sorted(row["margin"] for row in rows)[10]
+    lake = chain.open_lakehouse()
+    looser = replay(lake, "tiny", OLD, {"refine_documents": {"threshold": 1.0}})
+    n_dropped = sum(not row["kept"] for row in rows)
+    assert looser["refine_chunks"]["n_needs_model"] == n_dropped
+    tighter = replay(lake, "tiny", OLD, {"refine_documents": {"threshold": middle}})
+    kept_now = sum(row["kept"] and row["margin"] < middle for row in rows)
+    assert tighter["refine_chunks"]["n_not_reached"] == 20 - n_dropped - kept_now > 0
+    assert tighter["refine_documents"]["differences"][0]["replayed"]["reason"] == "dropped_model"
+
+
+def test_a_policy_holds_execution_policy_only(home, recipe, script):
+    refined(planned(recipe(**scripted(script))))
+    wrong = (
+        ({"refine_chunks": {"window_tokens": 9}}, "window_tokens"),
+        ({"refine_chunks": {"stop_loops": True}}, "stop_loops"),
+        ({"refine_chunks": ["min_words"]}, "expected a mapping"),
+        ({"score": {}}, "score"),
+        ({"refine_chunks": {"min_words": "many"}}, "min_words='many'"),
+    )
+    for policy, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            replay(chain.open_lakehouse(), "tiny", OLD, policy)
+    with pytest.raises(ConfigError, match="no stored programs"):
+        replay(chain.open_lakehouse(), "tiny", NEW)
