@@ -1,8 +1,8 @@
 """Floating-point operations of training and inference, counted as the ProX paper counts them.
 
 Source: "Programming Every Example" (arXiv 2409.17115), its analysis of computing cost: 6 N D to train, 2 N (prefill +
-decode) to run, with N the parameters without embeddings. Attention scores are left out as in the paper: in a prompt of 2,048
-tokens they add 20 % to the forward pass of the public refiners, and less in wider models.
+decode) to run, with N the parameters without embeddings. Attention scores are left out as in the paper: in a prompt of
+2,048 tokens they add 20 % to the forward pass of the public refiners, and less in wider models.
 """
 
 from collections.abc import Mapping
