@@ -108,7 +108,11 @@ class ScriptedBackend:
         whole = self.answer(prompt)
         ended = min([whole.find(s) for s in stop if s in whole], default=len(whole))
         tokens = SCRIPT_TOKEN.findall(whole[:ended])
-        return Written([], [], "".join(tokens[:max_tokens]), "length" if len(tokens) > max_tokens else "stop", [])
+        reason, text = "length" if len(tokens) > max_tokens else "stop", "".join(tokens[:max_tokens])
+        if self.tokenizer is None:
+            return Written([], [], text, reason, [])
+        end = [self.tokenizer.eos] if reason == "stop" and self.tokenizer.eos is not None else []
+        return Written(self.tokenizer.encoder.encode(text) + end, [], text, reason, [])
 
 
 class ModelBackend:
@@ -190,7 +194,7 @@ def completion_choice(server: "Server", index: int, written: Written, body: dict
         "index": index, "text": written.text, "finish_reason": written.finish_reason, "logprobs": None,
     }  # fmt: skip
     dialect = server.options.dialect
-    if dialect == "vllm" and body.get("return_token_ids"):
+    if dialect == "vllm" and body.get("return_token_ids") and written.ids:
         choice["token_ids"] = written.ids
     if body.get("logprobs") is not None and written.logprobs and dialect != "tgi":
         by_id = bool(body.get("return_tokens_as_token_ids")) and dialect.startswith("vllm")

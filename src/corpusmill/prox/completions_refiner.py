@@ -36,13 +36,14 @@ from corpusmill.prox.engine_refiners import (
     FirstToken,
     Written,
     check_settings,
-    output_text,
     readable,
     share_of_first,
     stated_context,
+    written_ids,
 )
 from corpusmill.prox.prompt_tokenizer import SPACE_MARK, RefinerTokenizer, load_tokenizer
 from corpusmill.prox.refiner import resolve_model
+from corpusmill.prox.token_bytes import token_bytes
 
 log = logging.getLogger(__name__)
 
@@ -115,13 +116,13 @@ class CompletionsEngine:
 
     def write(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Written]:
         """Returns the greedy output of each prompt, in order."""
-        return [
-            Written(
-                readable(answer.text) if answer.token_ids is None else output_text(self.tokenizer, answer.token_ids),
-                truncated=answer.finish_reason == "length",
-            )
-            for answer in self._ask(prompts, max_new_tokens, None, {})
-        ]
+        return [self._written(answer) for answer in self._ask(prompts, max_new_tokens, None, {})]
+
+    def _written(self, answer: Completion) -> Written:
+        truncated = answer.finish_reason == "length"
+        if answer.token_ids is None:
+            return Written(readable(answer.text), truncated, None)
+        return written_ids(self.tokenizer, answer.token_ids, truncated=truncated)
 
     def _ask(
         self, prompts: Sequence[Sequence[int]], max_tokens: int, logprobs: int | None, more: dict[str, Any]
@@ -247,6 +248,7 @@ def _served_model(config: DocRefinementConfig | ChunkRefinementConfig, *, odds: 
     return EngineModel(
         engine,
         tokenizer,
+        token_bytes(folder),
         model_id=f"{Path(client.model).name if client.model.startswith('/') else client.model}@{digest[:12]}",
         fingerprint=fingerprint([client.model, digest, config.output_fingerprint(), manner]),
     )

@@ -17,9 +17,12 @@ from corpusmill.errors import ConfigError
 from corpusmill.prox.chunk_prompts import ChunkPrompts
 from corpusmill.prox.chunking import Chunk
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
-from corpusmill.prox.program_execution import decide_document
+from corpusmill.prox.decision_tokens import decided_call
+from corpusmill.prox.loop_detection import LoopWatch
+from corpusmill.prox.program_execution import LOOPED, decide_document
 from corpusmill.prox.prompt_tokenizer import RefinerTokenizer
 from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput, DocDecision
+from corpusmill.prox.token_bytes import TokenBytes
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -39,10 +42,17 @@ class FirstToken:
 
 @dataclass(frozen=True)
 class Written:
-    """A greedy output: its text without end token and outer blanks, and whether the limit and not EOS ended it."""
+    """A greedy output.
+
+    Attributes:
+        text: Its text without end token and outer blanks.
+        truncated: True where the limit and not EOS ended it.
+        ids: Its ids up to the end token, None where the engine gives text only.
+    """
 
     text: str
     truncated: bool
+    ids: tuple[int, ...] | None
 
 
 class Engine(Protocol):
@@ -67,12 +77,14 @@ class EngineModel:
     Attributes:
         engine: Where the model runs.
         tokenizer: Its tokenizer.
+        pieces: Bytes of each of its tokens, None where they are not known.
         model_id: Name and version for the tables.
         fingerprint: 16 hex digits over all that can change an output.
     """
 
     engine: Engine
     tokenizer: RefinerTokenizer
+    pieces: TokenBytes | None
     model_id: str
     fingerprint: str
 
@@ -112,12 +124,12 @@ def check_settings(config: DocRefinementConfig | ChunkRefinementConfig) -> None:
         )
 
 
-def output_text(tokenizer: RefinerTokenizer, ids: Sequence[int]) -> str:
-    """Returns the text of new ids up to the first EOS, as the official pipeline reads it."""
-    new = list(ids)
+def written_ids(tokenizer: RefinerTokenizer, ids: Sequence[int], *, truncated: bool) -> Written:
+    """Returns an output from its new ids, which may end in EOS."""
+    new = tuple(ids)
     if tokenizer.eos in new:
         new = new[: new.index(tokenizer.eos)]
-    return readable(tokenizer.decode(new))
+    return Written(readable(tokenizer.decode(list(new))), truncated, new)
 
 
 def readable(text: str) -> str:
@@ -155,12 +167,12 @@ class EngineDocRefiner:
 
     def decide(self, texts: Sequence[str]) -> list[DocDecision]:
         """Returns one decision for each text, in order, as the transformers backend takes it."""
-        encoder = self.tokenizer.encoder
-        prompts = [encoder.document_ids(replace_surrogates(t)[0], self.config.prompt_ids, self.limit) for t in texts]
+        clean = [replace_surrogates(text)[0] for text in texts]
+        prompts = self.tokenizer.encoder.all_document_ids(clean, self.config.prompt_ids, self.limit)
         firsts = [FirstToken(None, None)] * len(texts)
         if self.decision_ids is not None and texts:
             firsts = self.engine.first_tokens([ids for ids, _ in prompts], self.decision_ids)
-        calls = [self._call(first) for first in firsts]
+        calls = [self._call(first, cut) for first, (_, cut) in zip(firsts, prompts, strict=True)]
         rest = [index for index, call in enumerate(calls) if call is None]
         written = _write(self.engine, [prompts[index][0] for index in rest], self.config.max_new_tokens)
         outputs = dict(zip(rest, (one.text for one in written), strict=True))
@@ -169,14 +181,10 @@ class EngineDocRefiner:
             for index, (call, first, prompt) in enumerate(zip(calls, firsts, prompts, strict=True))
         ]
 
-    def _call(self, first: FirstToken) -> str | None:
-        """Returns the call for which a decision token stands; None for any other first token."""
-        if self.decision_ids is None or first.token not in self.decision_ids:
+    def _call(self, first: FirstToken, cut: bool) -> str | None:
+        if self.decision_ids is None:
             return None
-        drops = first.token == self.decision_ids[0]
-        if self.config.threshold is not None and first.share is not None:
-            drops = first.share >= self.config.threshold
-        return "drop_doc()" if drops else "keep_doc()"
+        return decided_call(self.config, self.decision_ids, first.token, first.share, cut=cut)
 
     def _decision(self, output: str, margin: float | None, prompt: tuple[list[int], bool]) -> DocDecision:
         kept, reason = decide_document(output, self.config.execution_mode)
@@ -194,7 +202,7 @@ class EngineChunkRefiner:
     def __init__(self, config: ChunkRefinementConfig, model: EngineModel) -> None:
         self.model_id, self.fingerprint = model.model_id, model.fingerprint
         self.config = config
-        self.engine = model.engine
+        self.engine, self.tokenizer, self.pieces = model.engine, model.tokenizer, model.pieces
         self.prompts = ChunkPrompts(model.tokenizer, config)
 
     def split(self, text: str) -> list[Chunk]:
@@ -207,11 +215,36 @@ class EngineChunkRefiner:
         context = self.engine.context
         sent = [i for i, ids in enumerate(prompts) if self.prompts.fits(chunks[i], ids, context)]
         written = _write(self.engine, [prompts[index] for index in sent], self.config.max_new_tokens)
-        outputs = {
-            index: ChunkOutput(one.text, len(prompts[index]), one.truncated)
-            for index, one in zip(sent, written, strict=True)
-        }
+        outputs = {index: self._output(one, len(prompts[index])) for index, one in zip(sent, written, strict=True)}
         return [
             outputs.get(index, ChunkOutput("", len(ids), truncated=False, reason=TOO_LONG_PROMPT))
             for index, ids in enumerate(prompts)
         ]
+
+    def _output(self, written: Written, n_prompt: int) -> ChunkOutput:
+        """Returns an output; one that repeats a call ends in front of the repetition, where loops are stopped."""
+        kept = self._without_loop(written) if self.config.stops_loops else None
+        if kept is None:
+            return ChunkOutput(written.text, n_prompt, written.truncated)
+        return ChunkOutput(kept, n_prompt, truncated=False, reason=LOOPED)
+
+    def _without_loop(self, written: Written) -> str | None:
+        """Returns what an output says before it repeats itself, None where it does not.
+
+        An engine decodes to the end, so this saves no time; it makes the text that of a backend that stops.
+        """
+        if written.ids is not None and self.pieces is not None:
+            n_good = _looped(written.ids, self.pieces)
+            return None if n_good is None else readable(self.tokenizer.decode(list(written.ids[:n_good])))
+        data = written.text.encode()
+        n_good = _looped(data, _SINGLE_BYTES)
+        return None if n_good is None else readable(data[:n_good].decode())
+
+
+_SINGLE_BYTES: TokenBytes = tuple(bytes([value]) for value in range(256))
+
+
+def _looped(tokens: Sequence[int], pieces: TokenBytes) -> int | None:
+    """Returns how many tokens to keep of an output that loops, None of another one."""
+    watch = LoopWatch(pieces)
+    return watch.n_good if any(watch.advance(token) for token in tokens) else None

@@ -22,11 +22,12 @@ from corpusmill.prox.engine_refiners import (
     FirstToken,
     Written,
     check_settings,
-    output_text,
     share_of_first,
     stated_context,
+    written_ids,
 )
 from corpusmill.prox.prompt_tokenizer import RefinerTokenizer, load_tokenizer
+from corpusmill.prox.token_bytes import token_bytes
 
 LOGPROBS = 20
 """Likeliest tokens to ask a vLLM for that cannot report given ones; the most that it gives by default."""
@@ -60,7 +61,7 @@ class VllmEngine:
     def write(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Written]:
         """Returns the greedy output of each prompt, in order."""
         return [
-            Written(output_text(self.tokenizer, output.token_ids), truncated=output.finish_reason == "length")
+            written_ids(self.tokenizer, output.token_ids, truncated=output.finish_reason == "length")
             for output in self._generate(prompts, max_tokens=max_new_tokens)
         ]
 
@@ -104,7 +105,7 @@ def _loaded(config: DocRefinementConfig | ChunkRefinementConfig) -> EngineModel:
         enable_prefix_caching=False,  # prompts share a dozen tokens only
     )
     engine = VllmEngine(vllm, llm, tokenizer, stated_context(folder))
-    return EngineModel(engine, tokenizer, resolved.model_id, resolved.fingerprint)
+    return EngineModel(engine, tokenizer, token_bytes(folder), resolved.model_id, resolved.fingerprint)
 
 
 class VllmDocRefiner(EngineDocRefiner):

@@ -163,6 +163,34 @@ def test_programs_equal_those_of_the_model_in_this_process(server, settings, fol
     assert len({output.output for output in outputs}) > 3
 
 
+def test_the_end_of_a_cut_page_is_read_as_by_the_official_code_in_compat(server, settings):
+    served, here = settings(DocRefinementConfig, mode="compat")
+    cut = [f"{page(seed)} " + "river " * 400 for seed in range(6)]
+    admin(server, "faults", [])
+    decisions = load_doc_refiner(served).decide(cut)
+    assert [(d.decision, d.output) for d in decisions] == [
+        (d.decision, d.output) for d in load_doc_refiner(here).decide(cut)
+    ]
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "sglang"])
+def test_programs_that_loop_end_where_a_backend_that_stops_would_end_them(
+    completions_server, tmp_path, folder, dialect
+):
+    script = tmp_path / "script.json"
+    call, other = "remove_lines(start=0, end=1)", 'normalize(source_str="a)", target_str="")'
+    script.write_text(json.dumps({"default": "\n".join([other, call, other, *[call] * 9])}))
+    address = completions_server("--script", script, "--tokenizer", folder, "--dialect", dialect)
+    config = ChunkRefinementConfig(
+        backend="completions", model=str(folder), endpoint=address, served_name="test-model", max_new_tokens=1000
+    )
+    [output] = load_chunk_refiner(config).write_programs([Chunk(0, ("river",))])
+    assert output.output == "\n".join([other, call, other])
+    assert (output.truncated, output.reason) == (False, "looped")
+    [whole] = load_chunk_refiner(config.model_copy(update={"mode": "compat"})).write_programs([Chunk(0, ("river",))])
+    assert (whole.output.count(call), whole.reason) == (10, "")
+
+
 def test_requests_are_greedy_and_free_of_the_checkpoints_settings(server, settings, folder):
     refiner = load_doc_refiner(settings(DocRefinementConfig)[0])
     admin(server, "faults", [])

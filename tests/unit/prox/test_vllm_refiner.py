@@ -21,7 +21,7 @@ from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig  #
 from corpusmill.prox.prompt_tokenizer import load_tokenizer  # noqa: E402
 from corpusmill.prox.refiner import load_chunk_refiner, load_doc_refiner  # noqa: E402
 
-PAGES = ["river water survey", "login menu cookie share", "snow melt\nin spring", "table", "water " * 200]
+PAGES = ["river water survey", "login menu cookie share", "snow melt\nin spring", "table", "water " * 400]
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +39,21 @@ def folder(tmp_path_factory):
     torch.manual_seed(3)
     model = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=tokenizer.get_vocab_size(), n_embd=32, n_layer=2, n_head=2, n_positions=256,
+            vocab_size=tokenizer.get_vocab_size(), n_embd=32, n_layer=2, n_head=2, n_positions=512,
             initializer_range=0.4, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False,
         )
     ).eval()  # fmt: skip
+    model.config.save_pretrained(folder)  # names BOS
     loaded = load_tokenizer(folder)
     with torch.inference_mode():  # so that the first two pages begin with drop and keep
         hidden = torch.stack(
             [
-                model.transformer(input_ids=torch.tensor([loaded.encoder.document_ids(text, "compat", 120)[0]]))
+                model.transformer(input_ids=torch.tensor([loaded.encoder.document_ids(text, "compat", 400)[0]]))
                 .last_hidden_state[0, -1]
                 for text in PAGES
             ]
         )  # fmt: skip
-        for token, wanted in zip(loaded.decision_ids(), ([30, 29, 0, 0, 0], [29, 30.5, 0, 0, 0]), strict=True):
+        for token, wanted in zip(loaded.decision_ids(), ([30, 28, 0, 0, 0], [28, 30, 0, 0, 0]), strict=True):
             model.lm_head.weight[token] = torch.linalg.pinv(hidden) @ torch.tensor(wanted, dtype=torch.float32)
     model.save_pretrained(folder)
     return folder
@@ -99,7 +100,7 @@ class LLM:
         return [SimpleNamespace(outputs=[self.one(prompt["prompt_token_ids"], sampling_params)]) for prompt in prompts]
 
     def one(self, ids, params):
-        assert len(ids) + params.max_tokens <= 256, "vLLM refuses what is longer than the context"
+        assert len(ids) + params.max_tokens <= 512, "vLLM refuses what is longer than the context"
         new, logprobs = [], []
         while len(new) < params.max_tokens and not (new and new[-1] in params.stop_token_ids):
             with torch.inference_mode():
@@ -124,7 +125,7 @@ def install(monkeypatch, sampling_params):
 @pytest.mark.parametrize("sampling_params", [SamplingParams, OldSamplingParams])
 def test_decisions_equal_those_of_transformers(monkeypatch, folder, sampling_params):
     install(monkeypatch, sampling_params)
-    here = DocRefinementConfig(model=str(folder), max_prompt_tokens=120, max_new_tokens=5)
+    here = DocRefinementConfig(model=str(folder), max_prompt_tokens=400, max_new_tokens=5)
     expected = load_doc_refiner(here).decide(PAGES)
     decisions = load_doc_refiner(here.model_copy(update={"backend": "vllm"})).decide(PAGES)
     for one, other in zip(decisions, expected, strict=True):
@@ -141,7 +142,7 @@ def test_programs_equal_those_of_transformers_up_to_the_edge_of_the_context(monk
     here = ChunkRefinementConfig(model=str(folder), window_tokens=60, max_new_tokens=12, stop_loops=False)
     expected, refiner = (load_chunk_refiner(c) for c in (here, here.model_copy(update={"backend": "vllm"})))
     chunks = [chunk for text in PAGES for chunk in refiner.split(text)]
-    chunks += [Chunk(0, ("water " * n,)) for n in range(20, 160, 10)]
+    chunks += [Chunk(0, ("water " * n,)) for n in range(40, 600, 40)]
     outputs = refiner.write_programs(chunks)
     assert outputs == expected.write_programs(chunks)
     assert {output.reason for output in outputs} == {"", "too_long_prompt"}
