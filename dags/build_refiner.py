@@ -4,6 +4,7 @@ The DAG id is ``build_refiner_<name>``; recipes are in ``dags/refiners``. A doma
 build registers is used by a corpus recipe that names it: ``model: registered:<name>@<version>``.
 """
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from airflow.sdk import DAG
 
 import corpusmill_operators as mill
 
-recipes, broken = mill.read_refiner_recipes(Path(__file__).parent / "refiners")
+folder = Path(os.environ.get("CORPUSMILL_REFINER_RECIPES", Path(__file__).parent / "refiners"))
+recipes, broken = mill.read_refiner_recipes(folder)
 
 for file, recipe in recipes:
     with DAG(
