@@ -108,10 +108,13 @@ def settled(edits: LineEdits) -> LineEdits:
     """Returns equal edits in one form: lines cut to nothing are removed, and so are blank lines between removed ones.
 
     A blank line goes where its nearest lines with text on both sides go (the ends of the document count as gone), so
-    that a menu with blank lines is one range; else it stays and parts paragraphs.
+    that a menu with blank lines is one range; else it stays and parts paragraphs. Nothing is unsure about it.
     """
-    removed = {n for n in edits.removed if edits.lines[n - edits.first_line].strip()} - edits.unsure
-    deletions = {n: spans for n, spans in edits.deletions.items() if n not in removed | edits.unsure and spans}
+    filled = {n for n, line in enumerate(edits.lines, edits.first_line) if line.strip()}
+    unsure = edits.unsure & filled
+    filled -= unsure
+    removed = set(edits.removed & filled)
+    deletions = {n: spans for n, spans in edits.deletions.items() if n in filled - removed and spans}
     for number, spans in list(deletions.items()):
         if not without(edits.lines[number - edits.first_line], spans).strip():
             removed.add(number)
@@ -128,7 +131,7 @@ def settled(edits: LineEdits) -> LineEdits:
         blanks, gone_above = [], gone
     if gone_above and removed:
         removed.update(blanks)
-    return replace(edits, removed=frozenset(removed), deletions=deletions)
+    return replace(edits, removed=frozenset(removed), deletions=deletions, unsure=unsure)
 
 
 @dataclass(frozen=True)
@@ -186,20 +189,27 @@ class _MarkedLines:
         self.marks = {n: _marks(self.texts[n], spans) for n, spans in edits.deletions.items()}
 
     def normalizes(self) -> list[str]:
-        """Applies what can be written, and returns the sources in the order in which they act."""
-        candidates = {source for n, spans in self.edits.deletions.items() for source in self._sources(n, spans)}
-        chosen = []
-        for source in sorted(candidates, key=lambda s: (-len(s), s))[:MAX_NORMALIZES]:
-            found = {n: at for n, text in self.texts.items() if (at := _occurrences(text, source))}
-            if found and all(self._all_marked(n, at, len(source)) for n, at in found.items()):
-                for n, at in found.items():
-                    self._delete(n, at, len(source))
-                chosen.append(source)
+        """Applies what can be written, and returns the sources in the order in which they act.
+
+        What fails is tried again after the others, which may have taken its other occurrences away, and at last
+        without the blanks at its ends.
+        """
+        spans = [(n, span) for n, spans in self.edits.deletions.items() for span in spans]
+        sources = {self.texts[n][start:end] for n, (start, end) in spans}
+        tried = sorted(sources, key=lambda s: (-len(s), s))[:MAX_NORMALIZES]
+        chosen: list[str] = []
+        for attempt in (tried, tried, [source.strip() for source in tried]):
+            chosen += [s for s in attempt if _size(s) >= MIN_SOURCE and s not in chosen and self._apply(s)]
         return chosen
 
-    def _sources(self, number: int, spans: Spans) -> list[str]:
-        texts = [self.texts[number][start:end] for start, end in spans]
-        return [text for text in texts if _size(text) >= MIN_SOURCE]
+    def _apply(self, source: str) -> bool:
+        """Deletes a string all over the lines if nothing is lost that should stay; returns whether it did."""
+        found = {n: at for n, text in self.texts.items() if (at := _occurrences(text, source))}
+        if not found or not all(self._all_marked(n, at, len(source)) for n, at in found.items()):
+            return False
+        for n, at in found.items():
+            self._delete(n, at, len(source))
+        return True
 
     def _all_marked(self, number: int, at: list[int], width: int) -> bool:
         if number not in self.marks:

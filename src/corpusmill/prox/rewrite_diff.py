@@ -32,7 +32,9 @@ def edits_of_rewrite(window: Chunk, answer: str, config: SynthesisConfig) -> Lin
     rewrite = _between_markers(page, answer)
     if len(rewrite) > MAX_ANSWER_FACTOR * len(page) + MAX_ANSWER_EXTRA:
         raise RejectedError("answer_too_long", f"a rewrite of {len(rewrite)} characters for {len(page)}")
-    diff = _Diff(window, rewrite.split("\n"))
+    diff = _Diff(window, rewrite.split("\n"), whole_lines_first=True)
+    if diff.n_inserted:  # a line that was cut may equal another one: then only tokens tell
+        diff = min(diff, _Diff(window, rewrite.split("\n"), whole_lines_first=False), key=lambda d: d.n_inserted)
     if diff.n_inserted > config.max_inserted_share * max(1, diff.n_rewrite_tokens):
         raise RejectedError(
             "inserts_text", f"{diff.n_inserted} of {diff.n_rewrite_tokens} tokens of the rewrite are not on the page"
@@ -54,7 +56,7 @@ def _between_markers(page: str, answer: str) -> str:
 class _Diff:
     """What a rewrite keeps of a window: each line's tokens that were found again."""
 
-    def __init__(self, window: Chunk, rewrite: list[str]) -> None:
+    def __init__(self, window: Chunk, rewrite: list[str], *, whole_lines_first: bool) -> None:
         self.window = window
         self.tokens = [list(_TOKEN.finditer(line)) for line in window.lines]
         self.found: list[set[int]] = [set() for _ in window.lines]
@@ -64,7 +66,7 @@ class _Diff:
         theirs = [tokens for line in rewrite if (tokens := _TOKEN.findall(line))]
         self.n_rewrite_tokens = sum(map(len, theirs))
         ours = [tuple(token[0] for token in self.tokens[row]) for row in rows]
-        pairs = align(ours, [tuple(tokens) for tokens in theirs], most_matches=True)
+        pairs = align(ours, [tuple(tokens) for tokens in theirs], most_matches=True) if whole_lines_first else []
         before = (-1, -1)
         for i, j in [*pairs, (len(rows), len(theirs))]:
             self._compare(rows[before[0] + 1 : i], theirs[before[1] + 1 : j])

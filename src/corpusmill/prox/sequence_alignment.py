@@ -5,8 +5,8 @@ that follows its neighbour's match earns a bonus: half a match, so that whole pa
 a text that was made by deletions, so little that it only chooses between alignments with equally many matches.
 
 Exact for sequences whose product is at most `MAX_CELLS`; larger ones are first cut at passages that occur exactly once
-in both (as in patience diff), and what is still too large between two cuts stays unmatched. Common beginnings and ends
-are taken off first.
+in both (as in patience diff). Of what is still too large between two cuts, common beginnings and ends are matched and
+the rest only where it then fits.
 Measured: 4,000 by 4,000 tokens in 0.2 s on one core.
 """
 
@@ -43,8 +43,10 @@ def align(
     budget = max_cells
     for a0, a1, b0, b1 in _pieces(a_N, b_M, max_cells):
         head, tail = _common_ends(a_N[a0:a1], b_M[b0:b1])
-        pairs += [(a0 + k, b0 + k) for k in range(head)]
+        if (a1 - a0) * (b1 - b0) <= budget and head < max(a1 - a0, b1 - b0):
+            head = tail = 0  # an end that is equal by chance may match better further inside
         n, m = a1 - a0 - head - tail, b1 - b0 - head - tail
+        pairs += [(a0 + k, b0 + k) for k in range(head)]
         if 0 < n * m <= budget:
             budget -= n * m
             match = min(n, m) + 1 if most_matches else 2  # against a bonus of 1
