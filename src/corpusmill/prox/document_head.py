@@ -1,8 +1,9 @@
-"""Keep or drop of whole documents: a logistic regression over dense, language-neutral features of a text.
+"""Keep or drop of whole documents: one logistic regression over dense features and hashed words of a text.
 
-No neural model: on people's labels a linear model over dense features reaches the same AUC as anything larger that was
-tried. None of the features counts the words of one language, so a German page is not dropped for being German.
-Every feature is a mean, a share or a logarithm, defined for every text (an empty one gives zeros).
+No neural model: on people's labels nothing larger did better (docs/how-to/refiner-quality.md). The dense features are
+standardised, the words weighted by tf-idf; each part has a ridge of its own, since there are 90 of the one and 16,384
+of the other. It is fitted in the space of the documents (at most some hundred), where it takes tenths of a second.
+A head of the first version reads the dense features of layout alone, and such heads still load.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,97 +13,57 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.errors import ConfigError
-from corpusmill.prox.line_features import N_LOCAL, SCALARS, line_features, tokens_of
-
-_SHARES = ("long_lines", "short_lines", "chars_in_long_lines", "chars_in_sentences", "distinct_words", "distinct_lines")
-_LOGS = ("log_lines", "log_words", "log_chars", "log_sentences")
-_WORDS = ("short_words", "long_words", "number_words", "mark_words", "top_word", "words_once", "distinct_first_words")
-DOCUMENT_FEATURES: tuple[str, ...] = (
-    *(f"mean_{name}" for name in SCALARS[:N_LOCAL]),
-    *(f"char_mean_{name}" for name in SCALARS[:N_LOCAL]),
-    *_SHARES,
-    *_LOGS,
-    *_WORDS,
+from corpusmill.prox.document_features import (
+    DOCUMENT_FEATURES,
+    N_WORD_BUCKETS,
+    STYLE_FEATURES,
+    DocumentFeatures,
 )
-"""Names of the features: line scalars averaged over lines and over characters, shares, sizes, word statistics."""
-_LONG_LINE, _SHORT_LINE = 200, 40
-_SHORT_WORD, _LONG_WORD = 3, 8
 
-
-def document_features(lines: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Returns float64 (len(DOCUMENT_FEATURES),) for a text's lines without the blank ones; zeros for no lines."""
-    if not lines:
-        return np.zeros(len(DOCUMENT_FEATURES))
-    features = line_features(lines)
-    local = features.local.astype(np.float64)
-    sizes = np.array([max(1, len(line)) for line in lines], dtype=np.float64)
-    weights = sizes / sizes.sum()
-    sentences = local[:, SCALARS.index("ends_sentence")]
-    n_sentences = np.expm1(local[:, SCALARS.index("log_sentences")]).sum()
-    words = [token for line in lines for token in tokens_of(line)]
-    shares = [
-        (sizes >= _LONG_LINE).mean(),
-        (sizes < _SHORT_LINE).mean(),
-        weights[sizes >= _LONG_LINE].sum(),
-        (weights * sentences).sum(),
-        len(set(words)) / max(1, len(words)) ** 0.8,  # the plain share falls with length
-        len(np.unique(features.identity)) / len(lines),
-    ]
-    n_words = np.expm1(local[:, SCALARS.index("log_words")]).sum()
-    logs = np.log1p([len(lines), n_words, sizes.sum(), n_sentences])
-    return np.concatenate([local.mean(axis=0), weights @ local, shares, logs, _word_features(words, lines)])
-
-
-def _word_features(words: Sequence[str], lines: Sequence[str]) -> list[float]:
-    """Returns the features named in `_WORDS` over the tokens of all lines' ends."""
-    if not words:
-        return [0.0] * len(_WORDS)
-    kinds, counts = np.unique(np.array(words), return_counts=True)
-    sizes = np.array([len(word) for word in words])
-    letters = np.array([word.isalpha() for word in words])
-    firsts = [line.split(maxsplit=1)[0] for line in lines if line.strip()]
-    return [
-        float((letters & (sizes <= _SHORT_WORD)).mean()),
-        float((letters & (sizes >= _LONG_WORD)).mean()),
-        float(np.array([word[0] == "0" for word in words]).mean()),
-        float(np.array([not word.isalnum() for word in words]).mean()),
-        float(counts.max() / len(words)),
-        float((counts == 1).sum() / len(kinds)),
-        len(set(firsts)) / max(1, len(firsts)),
-    ]
+_N_DENSE = len(DOCUMENT_FEATURES) + len(STYLE_FEATURES)
+_NEWTON_STEPS = 30
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class DocumentHead:
-    """p(drop) of a document: a logistic regression on standardised features, clipped to +-4 deviations.
+    """p(drop) of a document.
 
     Attributes:
-        mean: float64 (features,), mean of each feature in training.
+        mean: float64 (features,), mean of each dense feature in training; one entry for each of `DOCUMENT_FEATURES`, or
+            for these and `STYLE_FEATURES`.
         scale: float64 (features,), standard deviation, at least 1e-3.
-        weights: float64 (features,).
-        bias: Logit of an average document.
+        weights: float64 (features,), of the dense features in standard deviations, clipped to +-4.
+        bias: Logit of an average document without words.
         threshold: Drop at this probability and above.
+        word_scale: float64 (N_WORD_BUCKETS,), inverse document frequency of each bucket of words, 0 for one that fewer
+            than two documents had; None: no words are read.
+        word_weights: float64 (N_WORD_BUCKETS,), or None.
     """
 
-    mean: npt.NDArray[np.float64]
-    scale: npt.NDArray[np.float64]
-    weights: npt.NDArray[np.float64]
+    mean: Array
+    scale: Array
+    weights: Array
     bias: float
     threshold: float
+    word_scale: Array | None = None
+    word_weights: Array | None = None
 
-    def p_drop(self, features: npt.NDArray[np.float64]) -> float:
+    def p_drop(self, features: DocumentFeatures) -> float:
         """Returns the probability in [0, 1] that the document should be dropped."""
-        logit = standardise(features, self.mean, self.scale) @ self.weights + self.bias
+        dense = standardise(features.dense[: len(self.mean)], self.mean, self.scale)
+        logit = float(dense @ self.weights) + self.bias
+        if self.word_scale is not None and self.word_weights is not None:
+            values = features.counts * self.word_scale[features.buckets]
+            logit += float(values @ self.word_weights[features.buckets]) / (float(np.linalg.norm(values)) + 1e-9)
         return float(1.0 / (1.0 + np.exp(-np.clip(logit, -40, 40))))
 
     def tensors(self) -> dict[str, npt.NDArray[np.float32]]:
         """Returns the arrays that are stored beside the network's weights; the threshold stands in the config."""
-        return {
-            "mean": self.mean.astype(np.float32),
-            "scale": self.scale.astype(np.float32),
-            "weights": self.weights.astype(np.float32),
-            "bias": np.array([self.bias], dtype=np.float32),
-        }
+        arrays = {"mean": self.mean, "scale": self.scale, "weights": self.weights, "bias": np.array([self.bias])}
+        if self.word_scale is not None and self.word_weights is not None:
+            arrays |= {"word_scale": self.word_scale, "word_weights": self.word_weights}
+        return {name: array.astype(np.float32) for name, array in arrays.items()}
 
     @classmethod
     def from_tensors(
@@ -111,37 +72,42 @@ class DocumentHead:
         """Returns the stored head, or None where a model has none.
 
         Raises:
-            ValueError: The arrays do not have one entry for each feature.
+            ValueError: The arrays do not have one entry for each feature or bucket.
         """
         if not tensors or threshold is None:
             return None
         mean, scale, weights = (tensors[name].astype(np.float64) for name in ("mean", "scale", "weights"))
-        if any(array.shape != (len(DOCUMENT_FEATURES),) for array in (mean, scale, weights)):
-            raise ValueError(f"document head has shape {weights.shape}, expected {(len(DOCUMENT_FEATURES),)}")
-        return cls(mean, scale, weights, float(tensors["bias"][0]), float(threshold))
+        sizes = {array.shape for array in (mean, scale, weights)}
+        if sizes not in ({(len(DOCUMENT_FEATURES),)}, {(_N_DENSE,)}):
+            raise ValueError(f"document head has shapes {sizes}, expected {(_N_DENSE,)} or {(len(DOCUMENT_FEATURES),)}")
+        words = [tensors[name].astype(np.float64) for name in ("word_scale", "word_weights") if name in tensors]
+        if words and [array.shape for array in words] != [(N_WORD_BUCKETS,)] * 2:
+            raise ValueError(f"document head has word shapes {[w.shape for w in words]}, expected {(N_WORD_BUCKETS,)}")
+        bias = float(tensors["bias"][0])
+        return cls(mean, scale, weights, bias, float(threshold), *(words or (None, None)))
 
 
-def standardise(
-    features: npt.NDArray[np.float64], mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Returns features as deviations from the training mean, clipped so that an odd page cannot run away."""
-    return np.clip((features - mean) / scale, -4.0, 4.0)
+def standardise(features: Array, mean: Array, scale: Array) -> Array:
+    """Returns features as deviations from the training mean, clipped so that an odd page cannot run away; nan is 0."""
+    return np.nan_to_num(np.clip((features - mean) / scale, -4.0, 4.0))
 
 
 def fit_document_head(
-    features: npt.NDArray[np.float64],
+    documents: Sequence[DocumentFeatures],
     dropped: npt.NDArray[np.bool_],
     *,
     penalty: float,
+    word_penalty: float,
     threshold: float,
-    weight: npt.NDArray[np.float64] | None = None,
+    weight: Array | None = None,
 ) -> DocumentHead:
-    """Returns the head that minimises weighted log loss plus ``penalty / 2`` times the squared weights (Newton steps).
+    """Returns the head that minimises weighted log loss plus half the ridges times the squared weights (Newton steps).
 
     Args:
-        features: (documents, features).
+        documents: Features of each document.
         dropped: (documents,), True where the document should be dropped.
-        penalty: Strength of the ridge, in documents.
+        penalty: Ridge of the weights of dense features, in documents.
+        word_penalty: Ridge of the weights of words, in documents.
         threshold: Stored with the head.
         weight: Weight of each document; None: 1.
 
@@ -151,16 +117,51 @@ def fit_document_head(
     if dropped.all() or not dropped.any():
         raise ConfigError(f"all {len(dropped)} documents have the same label; expected both kept and dropped ones")
     weight = np.ones(len(dropped)) if weight is None else weight
-    mean, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-3)
-    design = np.concatenate([standardise(features, mean, scale), np.ones((len(dropped), 1))], axis=1)
-    ridge = np.diag([penalty] * features.shape[1] + [1e-6])
+    dense = np.stack([document.dense for document in documents])
+    known = ~np.isnan(dense)
+    n_known = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, dense, 0.0).sum(axis=0) / n_known
+    deviation = np.where(known, dense - mean, 0.0)
+    scale = np.maximum(np.sqrt((deviation**2).sum(axis=0) / n_known), 1e-3)
+    design = standardise(dense, mean, scale)
+    word_scale, words = _weighted_words(documents)
+    kernel = design @ design.T / penalty + (words @ words.T).astype(np.float64) / word_penalty
+    alpha, bias = _dual_fit(kernel, dropped, weight)
+    weights, word_weights = design.T @ alpha / penalty, (words.T @ alpha).astype(np.float64) / word_penalty
+    return DocumentHead(mean, scale, weights, bias, threshold, word_scale, word_weights)
+
+
+def _weighted_words(documents: Sequence[DocumentFeatures]) -> tuple[Array, npt.NDArray[np.float32]]:
+    """Returns inverse document frequencies (buckets,) and tf-idf rows of length 1 (documents, buckets)."""
+    words = np.zeros((len(documents), N_WORD_BUCKETS), dtype=np.float32)
+    for row, document in zip(words, documents, strict=True):
+        row[document.buckets] = document.counts
+    frequency = (words > 0).sum(axis=0)
+    scale = np.where(frequency >= 2, np.log(len(documents) / np.maximum(frequency, 1)), 0.0)
+    words *= scale.astype(np.float32)
+    words /= np.linalg.norm(words, axis=1, keepdims=True) + 1e-9
+    return scale, words
+
+
+def _dual_fit(kernel: Array, dropped: npt.NDArray[np.bool_], weight: Array) -> tuple[Array, float]:
+    """Returns each document's share in the weights, (documents,), and the bias.
+
+    The weights that minimise the loss are sums over documents (the representer theorem), so that the Newton steps are
+    taken on an orthogonal basis of the kernel.
+    """
+    values, vectors = np.linalg.eigh(kernel)
+    kept = values > 1e-9 * values[-1]
+    basis = vectors[:, kept] / np.sqrt(values[kept])
+    design = np.concatenate([kernel @ basis, np.ones((len(dropped), 1))], axis=1)
+    ridge = np.eye(design.shape[1])
+    ridge[-1, -1] = 1e-6
     beta = np.zeros(design.shape[1])
-    for _ in range(30):
+    for _ in range(_NEWTON_STEPS):
         p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -40, 40)))
         gradient = design.T @ (weight * (p - dropped)) + ridge @ beta
         hessian = (design * (weight * np.maximum(p * (1 - p), 1e-6))[:, None]).T @ design + ridge
         step = np.linalg.solve(hessian, gradient)
         beta -= step
-        if np.abs(step).max() < 1e-8:
+        if np.abs(step).max() < 1e-6:
             break
-    return DocumentHead(mean, scale, beta[:-1], float(beta[-1]), threshold)
+    return basis @ beta[:-1], float(beta[-1])

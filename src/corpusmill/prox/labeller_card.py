@@ -19,12 +19,12 @@ def model_card(config: Mapping[str, Any], note: str = "") -> str:
         "Decides for each line of a web text whether it goes (menus, footers, teasers), and writes the decision as a "
         "ProX program.",
         "A document head decides keep or drop of whole texts." if config["document_threshold"] is not None else "",
-        f"Network: {shape['n_buckets']} hashed words of width {shape['word_width']}, 20 scalars a line, "
+        f"{_members(config)}: {shape['n_buckets']} hashed words of width {shape['word_width']}, 20 scalars a line, "
         f"{shape['n_layers']} layers of width {shape['width']} over at most {shape['max_lines']} lines; float16 "
         "weights in safetensors. Nothing in this folder is executed on loading.",
         "## How it was made",
         f"```\n{training['command']}\n```",
-        f"Seed {training['seed']}, {training['steps']} steps, checkpoint of step {training['best_step']}, torch "
+        f"Seed {training['seed']}, {training['steps']} steps, checkpoint of step {_best_steps(training)}, torch "
         f"{training['torch']}. Equal data, steps and seed give equal weights on one machine.",
         "Data (sha256): " + "; ".join(f"`{name}` {digest}" for name, digest in training["data_sha256"].items()) + ".",
         f"Main-content texts of {training['main_content_pages']} of the same pages were trained on as well."
@@ -37,10 +37,19 @@ def model_card(config: Mapping[str, Any], note: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _members(config: Mapping[str, Any]) -> str:
+    n = config.get("members", 1)
+    return "Network" if n == 1 else f"{n} networks whose logits are averaged, each"
+
+
+def _best_steps(training: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, training["best_steps"]))
+
+
 def _quality(config: Mapping[str, Any]) -> str:
     quality, shared = config["quality"], config["training"]["dev_domains_in_training"]
     lines = [
-        "Dev pages, which also chose the checkpoint; "
+        "Dev pages, which also chose the checkpoint and the threshold; "
         + ("no domain of theirs was trained on." if not shared else f"{shared} of their domains were trained on."),
         "",
         "| text | pages | keep-F1 | char-F1 | remove-F1 | keep-F1 of removing nothing | char-F1 of removing nothing |",

@@ -1,14 +1,15 @@
 """The model folder of a line labeller: ``model.safetensors`` and ``config.json``, written whole or not at all.
 
-Weights are stored as float16 (statistics and the document head as float32) and run as float32. Nothing in the folder is
-ever executed or unpickled.
+Weights are stored as float16 (statistics and the document head as float32) and run as float32. An ensemble's first
+member stands under the plain names and each further one under ``member.N.``, so that a folder of one network looks as
+it always did. Nothing in the folder is ever executed or unpickled.
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,21 @@ class LineLabeller:
     """A loaded labeller.
 
     Attributes:
-        network: The line network in eval mode.
+        networks: The ensemble's members in eval mode, all of one shape; often only one.
         threshold: A line is removed at this probability and above.
         document_head: Keep or drop of whole documents; None where the model was trained without it.
         config: ``config.json`` as read.
     """
 
-    network: LineNetwork
+    networks: tuple[LineNetwork, ...]
     threshold: float
     document_head: DocumentHead | None
     config: dict[str, Any]
+
+    @property
+    def shape(self) -> NetworkShape:
+        """Returns the sizes of each member."""
+        return self.networks[0].shape
 
 
 def load_labeller(model_path: Path) -> LineLabeller:
@@ -60,20 +66,33 @@ def load_labeller(model_path: Path) -> LineLabeller:
                 f"{config['sha256']!r}; the copy is damaged or mixed, fetch or train the model again"
             )
         tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
-            network = LineNetwork(NetworkShape(**config["shape"]))
-        head = DocumentHead.from_tensors(
-            {k.removeprefix(_HEAD_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(_HEAD_PREFIX)},
-            config.get("document_threshold"),
-        )
-        network.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(_HEAD_PREFIX)})
+        head_tensors = {name: tensor.numpy() for name, tensor in _taken(tensors, _HEAD_PREFIX).items()}
+        head = DocumentHead.from_tensors(head_tensors, config.get("document_threshold"))
+        further = [_taken(tensors, _member_prefix(i)) for i in range(1, int(config.get("members", 1)))]
+        networks = tuple(_network(NetworkShape(**config["shape"]), state) for state in (tensors, *further))
         threshold = float(config["threshold"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"model {model_path.name!r} cannot be loaded: {error}; expected a folder with {WEIGHTS} and {CONFIG} "
             "as `corpusmill build-refiner` writes it"
         ) from error
-    return LineLabeller(network.eval(), threshold, head, config)
+    return LineLabeller(networks, threshold, head, config)
+
+
+def _member_prefix(index: int) -> str:
+    return f"member.{index}."
+
+
+def _taken(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Takes the tensors under a prefix out and returns them without it."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+
+
+def _network(shape: NetworkShape, state: dict[str, torch.Tensor]) -> LineNetwork:
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+        network = LineNetwork(shape)
+    network.load_state_dict(state)
+    return network.eval()
 
 
 def _read_config(model_path: Path) -> dict[str, Any]:
@@ -91,24 +110,30 @@ def _read_config(model_path: Path) -> dict[str, Any]:
     return config
 
 
-def save_labeller(folder: Path, network: LineNetwork, head: DocumentHead | None, config: dict[str, Any]) -> None:
+def save_labeller(
+    folder: Path, networks: Sequence[LineNetwork], head: DocumentHead | None, config: dict[str, Any]
+) -> None:
     """Writes a model folder's two files; `published_folder` makes the folder appear whole.
 
     Args:
         folder: An existing folder.
-        network: The line network.
+        networks: The members, all of one shape.
         head: The document head, or None.
         config: What else stands in ``config.json``; format, sizes, thresholds and digest are filled in here.
     """
-    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    stored = {name: t if name.startswith("scalar_") and "mlp" not in name else t.half() for name, t in tensors.items()}
+    stored: dict[str, torch.Tensor] = {}
+    for i, network in enumerate(networks):
+        for name, tensor in network.state_dict().items():
+            exact = name in ("scalar_mean", "scalar_scale")
+            stored[(_member_prefix(i) if i else "") + name] = (tensor if exact else tensor.half()).detach().contiguous()
     if head is not None:
         stored |= {_HEAD_PREFIX + name: torch.from_numpy(array) for name, array in head.tensors().items()}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
     complete = {
         "format": FORMAT,
-        "shape": network.shape.as_dict(),
+        "shape": networks[0].shape.as_dict(),
+        "members": len(networks),
         "document_threshold": None if head is None else head.threshold,
         "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
         **config,

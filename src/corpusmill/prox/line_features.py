@@ -110,6 +110,23 @@ class LineFeatures:
         return np.concatenate([self.local, around.astype(np.float32)], axis=1)
 
 
+def joined_features(parts: Sequence[LineFeatures]) -> LineFeatures:
+    """Returns the features of the parts' lines one after the other; equal lines of two parts count as different.
+
+    Args:
+        parts: At least one.
+    """
+    lines = np.cumsum([0, *(int(part.identity.max(initial=-1)) + 1 for part in parts)])
+    words = np.cumsum([0, *(len(part.words) for part in parts)])
+    return LineFeatures(
+        np.concatenate([part.local for part in parts]),
+        np.concatenate([part.identity + before for part, before in zip(parts, lines, strict=False)]),
+        np.concatenate([part.words for part in parts]),
+        np.concatenate([[0], *(part.offsets[1:] + before for part, before in zip(parts, words, strict=False))]),
+        np.concatenate([part.edges for part in parts]),
+    )
+
+
 def nonblank(lines: Sequence[str]) -> list[int]:
     """Returns the indices of the lines that hold more than white space."""
     return [i for i, line in enumerate(lines) if line and not line.isspace()]

@@ -18,7 +18,8 @@ import torch
 
 from corpusmill.config import fingerprint
 from corpusmill.errors import ConfigError, ModelError
-from corpusmill.prox.document_head import DocumentHead, document_features
+from corpusmill.prox.document_features import document_features
+from corpusmill.prox.document_head import DocumentHead
 from corpusmill.prox.labeller_folder import load_labeller
 from corpusmill.prox.line_features import LineFeatures, line_features, nonblank
 from corpusmill.prox.line_network import LineNetwork, collate, one_thread
@@ -27,15 +28,26 @@ from corpusmill.prox.refiner import Chunk, ChunkOutput, DocDecision, folder_dige
 _LAST_NUMBER = 999_999  # line numbers have at most six digits in the strict grammar
 
 
-def line_probabilities(network: LineNetwork, features: LineFeatures) -> npt.NDArray[np.float64]:
-    """Returns p(remove) for each line, each window on its own through the network (float32, then float64)."""
+def line_probabilities(
+    networks: LineNetwork | Sequence[LineNetwork], features: LineFeatures
+) -> npt.NDArray[np.float64]:
+    """Returns p(remove) for each line: the sigmoid of the networks' mean logit (float64).
+
+    Each window goes on its own through the networks (float32), so nothing depends on what else is in a batch.
+
+    Args:
+        networks: One network, or the members of an ensemble, all of the same `NetworkShape`.
+        features: Features of the lines, in order.
+    """
+    members = [networks] if isinstance(networks, LineNetwork) else networks
     if not features.n_lines:
         return np.zeros(0)
-    parts = []
+    shape, parts = members[0].shape, []
     with torch.inference_mode():
-        for start, end in even_windows(features.n_lines, network.shape.max_lines):
-            batch = collate([features.window(start, end)], network.shape.n_buckets)
-            parts.append(torch.sigmoid(network(batch)[0].double()).numpy())
+        for start, end in even_windows(features.n_lines, shape.max_lines):
+            batch = collate([features.window(start, end)], shape.n_buckets)
+            logits_MN = torch.stack([member(batch)[0].double() for member in members])
+            parts.append(torch.sigmoid(logits_MN.mean(dim=0)).numpy())
     return np.concatenate(parts)
 
 
@@ -111,7 +123,7 @@ class LabellerChunkRefiner:
             return []
         lines = text.split("\n")
         filled = nonblank(lines)
-        windows = even_windows(len(filled), self.labeller.network.shape.max_lines)
+        windows = even_windows(len(filled), self.labeller.shape.max_lines)
         # blank lines stay with the line before them; those at the head of the text with the first one
         cuts = [0, *(filled[start] for start, _ in windows[1:]), len(lines)]
         return [Chunk(a, tuple(lines[a:b])) for a, b in pairwise(cuts)]
@@ -124,7 +136,8 @@ class LabellerChunkRefiner:
     def _write(self, chunk: Chunk) -> ChunkOutput:
         filled = nonblank(chunk.lines)
         gone = (
-            line_probabilities(self.labeller.network, line_features([chunk.lines[i] for i in filled])) >= self.threshold
+            line_probabilities(self.labeller.networks, line_features([chunk.lines[i] for i in filled]))
+            >= self.threshold
         )
         removed = removed_lines(chunk.lines, gone.tolist(), filled)
         return ChunkOutput(program_of(removed, chunk.first_line), len(filled), truncated=False)

@@ -1,9 +1,11 @@
-"""Training of the line network: from labelled pages to the best dev checkpoint.
+"""Training of the line networks of a labeller: from labelled pages to an ensemble of best dev checkpoints.
 
 What is trained: binary cross-entropy on each line's removal, unsure lines left out, AdamW with a cosine schedule, on
 windows cut from the pages (full text, and main-content text where the crawls are at hand), because the product refines
-both. The checkpoint with the best mean keep-F1 on the dev pages is kept. For a fixed number of steps and a seed the
-weights are the same on every run of one machine.
+both. Part of the windows is spliced: one page's menus and footers around another page's article, so that few hundred
+pages teach many layouts. Of each member the checkpoint with the best mean keep-F1 on the dev pages is kept, and the
+threshold of the ensemble is chosen there too. For a fixed number of steps and a seed the weights are the same on every
+run of one machine. What each part is worth: docs/how-to/refiner-quality.md.
 """
 
 import copy
@@ -18,8 +20,8 @@ import torch
 from torch.nn import functional as F
 
 from corpusmill.errors import ConfigError, ModelError
-from corpusmill.prox.labelled_pages import LabelledPage, page_with_text
-from corpusmill.prox.line_features import LineFeatures, line_features
+from corpusmill.prox.labelled_pages import KEEP, LabelledPage, page_with_text
+from corpusmill.prox.line_features import LineFeatures, joined_features, line_features
 from corpusmill.prox.line_labeller import line_probabilities
 from corpusmill.prox.line_network import LineNetwork, NetworkShape, collate
 from corpusmill.prox.line_scores import micro_scores
@@ -33,6 +35,17 @@ AVERAGING = 0.99
 N_CHECKPOINTS = 6
 """Dev evaluations over a training run; the best one's weights are kept."""
 THRESHOLD = 0.5
+"""Removal probability at which checkpoints are compared."""
+THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+"""What the stored threshold is chosen from, on the dev pages."""
+HUMAN_WEIGHT = 2.0
+"""How often a page of tier "human" is drawn, beside 1 for the others."""
+SPLICED_SHARE = 0.4
+"""Share of windows that hold another page's article."""
+MEMBER_STEPS, MEMBER_MINUTES, MAX_MEMBERS = 200, 2.5, 4
+"""An ensemble has a member for each of so many steps or minutes. A member hardly gains after 150 steps, and each one
+costs its time again when it is run."""
+_SEED_STEP = 10_007
 Progress = Callable[[str], None]
 
 
@@ -70,6 +83,14 @@ class Budget:
         """Returns the share of the budget that is used up, 1 or more at the end."""
         return step / self.steps if self.steps is not None else seconds / (60.0 * float(self.minutes or 0.0))
 
+    def members(self) -> list["Budget"]:
+        """Returns an even budget for each member of the ensemble that this one pays for; at least one."""
+        size = (self.steps or 0) / MEMBER_STEPS if self.steps is not None else (self.minutes or 0.0) / MEMBER_MINUTES
+        n = min(MAX_MEMBERS, max(1, int(size + 1e-9)))
+        if self.steps is None:
+            return [Budget(None, (self.minutes or 0.0) / n)] * n
+        return [Budget(self.steps // n + (i < self.steps % n), None) for i in range(n)]
+
 
 @dataclass
 class TrainedNetwork:
@@ -92,6 +113,40 @@ def examples_of(pages: Sequence[LabelledPage]) -> list[Example]:
     """Returns the pages that have a line with text, with their features."""
     texts = [page_with_text(page) for page in pages]
     return [Example(page, line_features(page.lines)) for page in texts if page.lines]
+
+
+def train_ensemble(
+    groups: Sequence[tuple[float, Sequence[Example]]],
+    dev_groups: Sequence[Sequence[Example]],
+    shape: NetworkShape,
+    budget: Budget,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[TrainedNetwork], float]:
+    """Returns as many members as the budget pays for, and the threshold with the best mean dev keep-F1.
+
+    Takes what `train_network` takes; the first member is what that returns for the member's budget.
+    """
+    members = []
+    for i, part in enumerate(parts := budget.members()):
+        if len(parts) > 1:
+            progress(f"member {i + 1} of {len(parts)}")
+        members.append(train_network(groups, dev_groups, shape, part, seed + _SEED_STEP * i, progress))
+    return members, best_threshold([member.network for member in members], dev_groups)
+
+
+def best_threshold(networks: Sequence[LineNetwork], dev_groups: Sequence[Sequence[Example]]) -> float:
+    """Returns the threshold of `THRESHOLDS` with the best keep-F1, mean over groups and smoothed over neighbours."""
+    scores = np.zeros(len(THRESHOLDS))
+    for group in dev_groups:
+        p = [line_probabilities(networks, example.features) for example in group]
+        pages = [example.page for example in group]
+        scores += [micro_scores(pages, [row >= threshold for row in p]).keep_f1 for threshold in THRESHOLDS]
+    padded = np.pad(scores, 1, mode="edge")
+    smooth = padded[:-2] + padded[1:-1] + padded[2:]
+    best = np.flatnonzero(np.isclose(smooth, smooth.max()))
+    # of equally good ones the one nearest to even odds
+    return min((THRESHOLDS[i] for i in best), key=lambda threshold: abs(threshold - THRESHOLD))
 
 
 def train_network(
@@ -139,6 +194,7 @@ class _Training:
         self.network, self.groups, self.dev_groups = network, groups, dev_groups
         self.budget, self.rng, self.progress = budget, rng, progress
         self.shares = np.array([share for share, _ in groups]) / sum(share for share, _ in groups)
+        self.chances = [_chances(group) for _, group in groups]
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)
         )
@@ -195,14 +251,21 @@ class _Training:
         windows, labels = [], []
         longest = self.network.shape.max_lines
         for _ in range(WINDOWS_PER_STEP):
-            group = self.groups[int(self.rng.choice(len(self.groups), p=self.shares))][1]
-            example = group[int(self.rng.integers(len(group)))]
+            group = int(self.rng.choice(len(self.groups), p=self.shares))
+            example = self._draw(group)
+            features, marks = example.features, example.page.labels
+            if self.rng.random() < SPLICED_SHARE:
+                features, marks = spliced(example, self._draw(group))
             wanted = min(longest, LONG_CROP_LINES if self.rng.random() < LONG_CROP_SHARE else CROP_LINES)
-            n = min(example.features.n_lines, wanted)
-            start = int(self.rng.integers(example.features.n_lines - n + 1))
-            windows.append(example.features.window(start, start + n))
-            labels.append(example.page.labels[start : start + n])
+            n = min(features.n_lines, wanted)
+            start = int(self.rng.integers(features.n_lines - n + 1))
+            windows.append(features.window(start, start + n))
+            labels.append(marks[start : start + n])
         return windows, labels
+
+    def _draw(self, group: int) -> Example:
+        examples = self.groups[group][1]
+        return examples[int(self.rng.choice(len(examples), p=self.chances[group]))]
 
     def _check(self, step: int, losses: Sequence[float]) -> None:
         scores = [keep_f1(self.average, group) for group in self.dev_groups]
@@ -215,6 +278,30 @@ class _Training:
         if mean > self.best[0]:
             self.best = (mean, {name: tensor.clone() for name, tensor in self.average.state_dict().items()})
             self.result.best_step = step
+
+
+def _chances(examples: Sequence[Example]) -> npt.NDArray[np.float64]:
+    weights = np.array([HUMAN_WEIGHT if example.page.tier == "human" else 1.0 for example in examples])
+    return weights / weights.sum()
+
+
+def spliced(page: Example, other: Example) -> tuple[LineFeatures, npt.NDArray[np.int8]]:
+    """Returns features and labels of a page with another page's article in the place of its own.
+
+    An article is everything from the first kept line to the last one; a page without one stays as it is.
+    """
+    ours, theirs = _article(page.page.labels), _article(other.page.labels)
+    if ours is None or theirs is None:
+        return page.features, page.page.labels
+    n = page.features.n_lines
+    parts = [page.features.window(0, ours[0]), other.features.window(*theirs), page.features.window(ours[1], n)]
+    labels = [page.page.labels[: ours[0]], other.page.labels[slice(*theirs)], page.page.labels[ours[1] :]]
+    return joined_features(parts), np.concatenate(labels)
+
+
+def _article(labels: npt.NDArray[np.int8]) -> tuple[int, int] | None:
+    kept = np.flatnonzero(labels == KEEP)
+    return (int(kept[0]), int(kept[-1]) + 1) if len(kept) else None
 
 
 def keep_f1(network: LineNetwork, examples: Sequence[Example]) -> float:

@@ -29,7 +29,7 @@ from corpusmill.prox.labeller_card import model_card
 from corpusmill.prox.labeller_folder import CONFIG, published_folder, save_labeller
 from corpusmill.prox.line_labeller import LabellerChunkRefiner
 from corpusmill.prox.line_network import NetworkShape, one_thread
-from corpusmill.prox.line_training import THRESHOLD, Budget, Progress, examples_of, train_network
+from corpusmill.prox.line_training import Budget, Progress, examples_of, train_ensemble
 from corpusmill.prox.refiner_evaluation import evaluate_pages, remove_nothing
 
 MAIN_CONTENT_SHARE = 0.1
@@ -88,7 +88,7 @@ def train_labeller(
     dev_texts = [dev] if crawls is None else [dev, main_content_pages(dev, crawls)]
     shares = [1.0] if crawls is None else [1 - MAIN_CONTENT_SHARE, MAIN_CONTENT_SHARE]
     groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
-    trained = train_network(
+    trained, threshold = train_ensemble(
         [group for group in groups if group[1]],
         [examples for pages in dev_texts if (examples := examples_of(pages))],
         shape or NetworkShape(),
@@ -103,8 +103,8 @@ def train_labeller(
     training = {
         "command": command or _command(train_file, dev_file, minutes, steps, seed),
         "seed": seed,
-        "steps": trained.steps,
-        "best_step": trained.best_step,
+        "steps": sum(member.steps for member in trained),
+        "best_steps": [member.best_step for member in trained],
         "torch": torch.__version__,
         "data_sha256": _digests([train_file, dev_file, judged_documents]),
         "main_content_pages": 0 if crawls is None else len(texts[1]),
@@ -113,12 +113,13 @@ def train_labeller(
     quality: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
-        config = {"threshold": THRESHOLD, "training": training}
-        save_labeller(folder, trained.network, head, config)
+        config = {"threshold": threshold, "training": training}
+        networks = [member.network for member in trained]
+        save_labeller(folder, networks, head, config)
         quality.update(_measured(folder, dev_texts))
         if document_quality is not None:
             quality["documents"] = document_quality
-        save_labeller(folder, trained.network, head, {**config, "quality": quality})
+        save_labeller(folder, networks, head, {**config, "quality": quality})
         stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         (folder / "README.md").write_text(model_card(stored, note), encoding="utf-8")
 

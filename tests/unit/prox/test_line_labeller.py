@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.errors import ConfigError, ModelError
-from corpusmill.prox.document_head import DOCUMENT_FEATURES, DocumentHead
+from corpusmill.prox.document_features import DOCUMENT_FEATURES
+from corpusmill.prox.document_head import DocumentHead
 from corpusmill.prox.labeller_folder import load_labeller, published_folder, save_labeller
 from corpusmill.prox.line_features import line_features
 from corpusmill.prox.line_labeller import (
@@ -44,7 +45,7 @@ def model(tmp_path_factory):
         network = LineNetwork(SHAPE)
         for parameter in network.parameters():
             parameter.data.add_(torch.randn_like(parameter) * 0.3)
-    published_folder(folder, lambda path: save_labeller(path, network, make_head(), {"threshold": 0.5}))
+    published_folder(folder, lambda path: save_labeller(path, [network], make_head(), {"threshold": 0.5}))
     return folder
 
 
@@ -105,7 +106,7 @@ def test_windows_joined_are_the_text_and_their_programs_run(model, text):
 def test_programs_say_the_labels_of_the_network(model):
     lines = tuple(PAGE.split("\n"))
     filled = [i for i, line in enumerate(lines) if line]
-    p = line_probabilities(load_labeller(model).network, line_features([lines[i] for i in filled]))
+    p = line_probabilities(load_labeller(model).networks[0], line_features([lines[i] for i in filled]))
     threshold = float(np.median(p))
     program = program_of(removed_lines(lines, (p >= threshold).tolist(), filled), 0)
     assert LabellerChunkRefiner(model, threshold).write_programs([Chunk(0, lines)])[0].output == program
@@ -120,7 +121,7 @@ def test_thresholds_zero_and_one_remove_all_and_nothing(model):
 
 def test_a_window_gets_the_same_program_alone_and_in_any_batch(model):
     lines = [f"line {i} of it" + "." * (i % 2) for i in range(8)]
-    middle = float(np.median(line_probabilities(load_labeller(model).network, line_features(lines))))
+    middle = float(np.median(line_probabilities(load_labeller(model).networks[0], line_features(lines))))
     refiner = LabellerChunkRefiner(model, middle)
     chunks = [Chunk(i, tuple(f"line {i * j} of it" + "." * (j % 2) for j in range(1, i + 2))) for i in range(8)]
     together = refiner.write_programs(chunks)
@@ -142,7 +143,7 @@ def test_writing_programs_leaves_the_number_of_threads_alone(model):
 def test_padding_does_not_change_a_window_beyond_rounding(model):
     from corpusmill.prox.line_network import collate
 
-    network = load_labeller(model).network
+    network = load_labeller(model).networks[0]
     short, long = line_features(["a b.", "Menu"]), line_features(["x"] * 7)
     with torch.inference_mode():
         alone = network(collate([short], SHAPE.n_buckets))[0]
@@ -210,7 +211,31 @@ def test_a_damaged_model_folder_is_refused_with_a_reason(model, tmp_path, damage
 
 
 def test_a_model_without_document_head_refuses_document_decisions(tmp_path):
-    published_folder(tmp_path / "m", lambda path: save_labeller(path, LineNetwork(SHAPE), None, {"threshold": 0.5}))
+    published_folder(tmp_path / "m", lambda path: save_labeller(path, [LineNetwork(SHAPE)], None, {"threshold": 0.5}))
     LabellerChunkRefiner(tmp_path / "m")
     with pytest.raises(ModelError, match="no document head"):
         LabellerDocRefiner(tmp_path / "m")
+
+
+def test_an_ensemble_is_stored_whole_and_averages_its_members_logits(tmp_path, model):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        members = [LineNetwork(SHAPE).eval() for _ in range(2)]
+    published_folder(tmp_path / "m", lambda path: save_labeller(path, members, make_head(), {"threshold": 0.5}))
+    labeller, features = load_labeller(tmp_path / "m"), line_features(["Home", "A sentence, at last."])
+    assert len(labeller.networks) == 2
+    assert labeller.document_head is not None
+    one, two = (line_probabilities(network, features) for network in labeller.networks)
+    mean_logits = (np.log(one / (1 - one)) + np.log(two / (1 - two))) / 2
+    np.testing.assert_allclose(line_probabilities(labeller.networks, features), 1 / (1 + np.exp(-mean_logits)))
+    assert abs(one - two).max() > 1e-3
+    (output,) = LabellerChunkRefiner(tmp_path / "m").write_programs([Chunk(0, ("Home", "A sentence, at last."))])
+    assert output.output
+
+
+def test_an_ensemble_that_lacks_a_member_is_refused(tmp_path, model):
+    shutil.copytree(model, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "members": 2}))
+    with pytest.raises(ModelError, match="'m' cannot be loaded"):
+        load_labeller(tmp_path / "m")
