@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from corpusmill.batches import rows_to_table
 from corpusmill.errors import ConfigError, ModelError
 from corpusmill.lakehouse.shards import RunToken
 from corpusmill.modeling.load import model_folder
-from corpusmill.runner import chain
+from corpusmill.prox.refinement_alarms import RefinementAlarms
+from corpusmill.runner import chain, refinement_alarms
 from corpusmill.runner.plan import load_plan
+from corpusmill.runner.refresh import refresh
 from corpusmill.runner.replay import replay
 from corpusmill.runner.stored_programs import cache_path
 from corpusmill.runner.whole_crawl import commit_rows
@@ -259,3 +262,20 @@ def test_a_policy_holds_execution_policy_only(home, recipe, script):
             replay(chain.open_lakehouse(), "tiny", OLD, policy)
     with pytest.raises(ConfigError, match="no stored programs"):
         replay(chain.open_lakehouse(), "tiny", NEW)
+
+
+def test_a_refiner_that_fails_is_a_warning_of_a_run_that_publishes(home, recipe, script, monkeypatch):
+    monkeypatch.setattr(refinement_alarms, "RefinementAlarms", partial(RefinementAlarms, min_outputs=1))
+    (script / "script.json").write_text(json.dumps({"default": "I would rather not"}))
+    parts = {"refine_chunks": {"backend": "scripted", "model": str(script)}}
+    lines: list[str] = []
+    report = refresh(recipe(**parts), OLD, None, lines.append)
+    assert report["published"] > 0
+    (warning,) = [line for line in report["validation"]["warnings"] if "refine_chunks" in line]
+    assert "refine_chunks.failed_share" in warning
+    assert "observed 1, expected at most 0.01" in warning
+    (step,) = [step for step in report["funnel"] if step["stage"] == "refine_chunks"]
+    assert step["shares"]["failed_share"] == 1.0
+    assert report["validation"]["metrics"]["refine_chunks.failed_share"] == 1.0
+    assert [line for line in lines if line.startswith("alarm: ") and "failed_share" in line]
+    assert [line for line in lines if "refine_chunks T-2024-10/00000: kept_share 1" in line]

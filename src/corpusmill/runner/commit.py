@@ -14,6 +14,7 @@ from corpusmill.report import StageReport, merge_reports
 from corpusmill.runner.map_stage import quarantine_partition
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import find_record, record_uri, write_record
+from corpusmill.runner.refinement_alarms import alarm_sentences, stage_alarms
 from corpusmill.runner.stage_tables import input_table, stage_table
 from corpusmill.validation.checks import documents_checks, pages_checks
 from corpusmill.validation.contract import check_contract
@@ -51,8 +52,15 @@ def commit_stage(lake: Lakehouse, plan: RunPlan, stage: str) -> StageReport:
     result = commit_partition(lake, place.identifier, place.partition, manifests, token, expected_shards=names)
     report.skipped = result.already
     store_stage_report(lake, plan, report)
+    _warn_of_refinement(plan, report)
     _check_contract(lake, plan, stage)
     return report
+
+
+def _warn_of_refinement(plan: RunPlan, report: StageReport) -> None:
+    alarms = stage_alarms(plan, report.stage)
+    for sentence in alarm_sentences(report, alarms) if alarms is not None else []:
+        log.warning("%s", sentence)
 
 
 def stage_report_uri(lake: Lakehouse, plan: RunPlan, stage: str) -> str:

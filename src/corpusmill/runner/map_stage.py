@@ -23,6 +23,7 @@ from corpusmill.runner.assemble import corpus_groups
 from corpusmill.runner.inputs import stage_input
 from corpusmill.runner.models import with_model
 from corpusmill.runner.plan import RAW, RunPlan, Shard
+from corpusmill.runner.refinement_alarms import alarm_sentences, shard_line, stage_alarms
 from corpusmill.runner.stage_tables import committed, stage_table
 from corpusmill.runner.stored_programs import ShardReuse
 from corpusmill.schema import CORPUS, QUARANTINE
@@ -80,6 +81,7 @@ def run_shard(
                 if part.num_rows:
                     writer.write(part)
         report.seconds = round(time.monotonic() - started, 3)
+        _tell_refinement(plan, report, progress)
         _write_quarantine(lake, plan, stage, shard, token, quarantine)
         refuse_too_many_errors(report, quarantine, max_error_fraction)
         writer.finish(report.to_json())
@@ -91,6 +93,15 @@ def _tell_faults(new: list[QuarantinedInput], n_so_far: int, progress: Progress)
     room = FAULTS_TOLD - (n_so_far - len(new))
     for fault in new[: max(0, room)]:
         progress(f"quarantined {fault.where}: {fault.reason}: {fault.message}")
+
+
+def _tell_refinement(plan: RunPlan, report: StageReport, progress: Progress) -> None:
+    """Says how a shard's refinement went, and which alarms its numbers would raise."""
+    alarms = stage_alarms(plan, report.stage)
+    if alarms is not None:
+        progress(shard_line(report))
+        for sentence in alarm_sentences(report, alarms):
+            progress(f"alarm: {sentence}")
 
 
 def quarantine_partition(plan: RunPlan, stage: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from corpusmill.batches import rows_to_table
 from corpusmill.config import fingerprint
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.shards import RunToken
+from corpusmill.prox.refinement_alarms import refinement_shares
 from corpusmill.report import StageReport
 from corpusmill.runner.audit import source_plan
 from corpusmill.runner.commit import stored_stage_report
@@ -23,6 +24,7 @@ from corpusmill.runner.examples import refinement_examples
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.publish import publication_uri
 from corpusmill.runner.records import RecordNotFoundError, find_record, record_uri, write_record
+from corpusmill.runner.refinement_alarms import REFINEMENT_STAGES
 from corpusmill.runner.stage_tables import committed
 from corpusmill.runner.validate import validation_uri
 from corpusmill.runner.whole_crawl import commit_rows
@@ -142,5 +144,6 @@ def _step(report: StageReport) -> dict[str, Any]:
         "removed": report.removed,
         "quarantined": report.quarantined,
         "metrics": report.metrics,
+        "shares": refinement_shares(report) if report.stage in REFINEMENT_STAGES else {},
         "seconds": round(report.seconds, 1),
     }

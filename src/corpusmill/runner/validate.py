@@ -10,11 +10,13 @@ from corpusmill.errors import ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.runner.audit import AuditBranch, source_plan, stored_branch
+from corpusmill.runner.commit import stored_stage_report
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import find_record, record_uri, write_record
+from corpusmill.runner.refinement_alarms import REFINEMENT_STAGES, alarm_checks, alarm_metrics, stage_alarms
 from corpusmill.schema import CORPUS
 from corpusmill.validation.checks import corpus_checks
-from corpusmill.validation.config import METRIC_KINDS
+from corpusmill.validation.config import METRIC_KINDS, CheckConfig
 from corpusmill.validation.contract import check_contract, with_previous
 from corpusmill.validation.metrics import corpus_metrics
 from corpusmill.validation.results import ValidationResult, failure_lines, failure_message
@@ -38,10 +40,11 @@ def audit(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
             branch, which is kept for inspection.
     """
     branch = stored_branch(lake, plan)
-    metrics = with_previous(_metrics(lake, plan, branch), _previous(lake, plan))
+    alarms, numbers = _refinement(lake, plan)
+    metrics = with_previous(_metrics(lake, plan, branch) | numbers, _previous(lake, plan))
     docs = corpusmill_home() / "data_docs" / plan.name / plan.crawl / f"epoch-{plan.epoch:05d}"
     result = validate(
-        corpus_checks(plan.parsed_recipe().validation),
+        [*corpus_checks(plan.parsed_recipe().validation), *alarms],
         metrics,
         _sample(lake, plan, branch.name),
         docs,
@@ -59,6 +62,18 @@ def audit(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
         failure.data_docs = str(result.data_docs)
         raise failure
     return outcome
+
+
+def _refinement(lake: Lakehouse, plan: RunPlan) -> tuple[list[CheckConfig], dict[str, float]]:
+    """Returns the alarms of the refinement stages as checks that only warn, and the numbers that they look at."""
+    checks: list[CheckConfig] = []
+    numbers: dict[str, float] = {}
+    for stage in REFINEMENT_STAGES:
+        alarms, report = stage_alarms(plan, stage), stored_stage_report(lake, plan, stage)
+        if alarms is not None and report is not None:
+            checks += alarm_checks(report, alarms)
+            numbers |= alarm_metrics(report)
+    return checks, numbers
 
 
 def audited_content(branch: AuditBranch) -> dict[str, str]:
