@@ -316,9 +316,11 @@ class ReusingChunkRefiner(_Reusing[ChunkRefiner]):
 
 
 def _has_no_loop(output: ChunkOutput) -> bool:
-    """Returns whether an output ended by itself and no two of its calls are equal."""
+    """Returns whether an output ended by itself and says no line and no call twice."""
     calls = parse_program(output.output, "strict").ops
-    return output.reason != LOOPED and not output.truncated and len(set(calls)) == len(calls)
+    lines = [line.strip() for line in output.output.split("\n") if line.strip()]
+    says_all_once = len(set(calls)) == len(calls) and len(set(lines)) == len(lines)
+    return says_all_once and not output.truncated and output.reason != LOOPED
 
 
 def _covers(windows: Sequence[tuple[int, int]], n_lines: int) -> bool:

@@ -246,6 +246,7 @@ def test_execution_modes_share_outputs_that_no_stopped_loop_can_tell_apart(folde
             (ChunkOutput("", 9000, truncated=False, reason=TOO_LONG_PROMPT), True),
             (ChunkOutput("remove_lines(start=1, end=2)", 9, truncated=True), False),
             (ChunkOutput("remove_lines(start=1, end=2)", 9, truncated=False, reason=LOOPED), False),
+            (ChunkOutput("# menu\n# menu\nkeep_chunk()", 9, truncated=False), False),
             (ChunkOutput("remove_lines(1, 2)\nremove_lines(start=1, end=2)", 9, truncated=False), False),
         ):
             stored = StoredPrograms(output_identity(other).fingerprint, (WrittenProgram(0, 5, output),))
