@@ -11,6 +11,8 @@ from typing import Any
 
 from corpusmill import __version__
 from corpusmill.errors import ConfigError, CorpusmillError
+from corpusmill.refiner_commands import add_refiner_commands
+from corpusmill.settings_file import exact_text, read_settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("--mode", choices=["strict", "compat"], default="strict")
     execute.set_defaults(run=_execute)
 
-    _add_refiner_commands(commands)
+    add_refiner_commands(commands, _say, _out)
 
     explain = commands.add_parser("explain", help="everything about one document")
     explain.add_argument("doc_id", metavar="DOC_ID")
@@ -87,26 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("recipes", nargs="+", metavar="RECIPE")
     init.set_defaults(run=_init)
     return parser
-
-
-def _add_refiner_commands(commands: Any) -> None:
-    build = commands.add_parser("build-refiner", help="train and measure a refiner from labelled pages")
-    build.add_argument("--kind", required=True, choices=["labeller"])
-    build.add_argument("--train", required=True, type=Path, metavar="F")
-    build.add_argument("--dev", required=True, type=Path, metavar="F")
-    length = build.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, metavar="N", help="training time; 3 unless --steps is given")
-    length.add_argument("--steps", type=int, metavar="N", help="training steps; repeatable to the bit with a seed")
-    build.add_argument("--seed", type=int, default=0, metavar="N")
-    build.add_argument("--crawls", type=Path, metavar="DIR", help="crawls with gold text, for main-content pages")
-    build.add_argument("--judged", type=Path, metavar="F", help="documents with people's keep/drop verdicts")
-    build.add_argument("--out", required=True, type=Path, metavar="DIR")
-    build.set_defaults(run=_build_refiner)
-
-    evaluate = commands.add_parser("evaluate-refiner", help="measure a refiner on labelled pages")
-    evaluate.add_argument("model", metavar="MODEL", help="model folder, or bundled:NAME")
-    evaluate.add_argument("file", type=Path, metavar="FILE")
-    evaluate.set_defaults(run=_evaluate_refiner)
 
 
 def recipe_folder() -> Path:
@@ -145,65 +127,17 @@ def _refresh(parsed: argparse.Namespace) -> int:
 def _run_stage(parsed: argparse.Namespace) -> int:
     from corpusmill.runner.local_files import run_on_files
 
-    config = _settings(parsed.config) if parsed.config else {}
+    config = read_settings(parsed.config, "--config") if parsed.config else {}
     report = run_on_files(parsed.stage, parsed.input, parsed.output, config, _say)
     _out(json.dumps(report.to_json()))
     return 0
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """Returns the mapping of a YAML file; an empty file is an empty one."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(_exact_text(path))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--config {str(path)!r} is not YAML: {error}") from error
-    if not isinstance(values, dict | None):
-        raise ConfigError(f"--config {str(path)!r} holds {type(values).__name__}, expected a mapping")
-    return values or {}
-
-
 def _execute(parsed: argparse.Namespace) -> int:
     from corpusmill.prox.execute_once import execute_once
 
-    text, program = (_exact_text(path) for path in (parsed.text, parsed.program))
+    text, program = (exact_text(path) for path in (parsed.text, parsed.program))
     _out(json.dumps(execute_once(text, program, parsed.mode), ensure_ascii=True))
-    return 0
-
-
-def _exact_text(path: Path) -> str:
-    """Returns a file's text with its line ends as they are, which `Path.read_text` would change."""
-    if not path.is_file():
-        raise ConfigError(f"{str(path)!r} is not a file")
-    return path.read_bytes().decode("utf-8", errors="surrogateescape")
-
-
-def _build_refiner(parsed: argparse.Namespace) -> int:
-    from corpusmill.prox.refiner_training import train_labeller
-
-    quality = train_labeller(
-        parsed.train,
-        parsed.dev,
-        parsed.out,
-        minutes=3.0 if parsed.steps is None and parsed.minutes is None else parsed.minutes,
-        steps=parsed.steps,
-        seed=parsed.seed,
-        crawls=parsed.crawls,
-        judged_documents=parsed.judged,
-        progress=_say,
-    )
-    _out(json.dumps(quality))
-    return 0
-
-
-def _evaluate_refiner(parsed: argparse.Namespace) -> int:
-    from corpusmill.prox.refiner_evaluation import evaluate
-    from corpusmill.runner.models import pin_model
-
-    named = parsed.model.startswith(("bundled:", "/", "./", "../", "~"))
-    name = parsed.model if named else f"./{parsed.model}"
-    _out(json.dumps(evaluate(Path(pin_model(name).location), parsed.file)))
     return 0
 
 
