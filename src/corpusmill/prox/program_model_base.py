@@ -35,7 +35,9 @@ TOKENIZER_FILES = (
 TOKENIZER_CHARACTERS = 20_000_000
 """Text that a tokenizer is trained on at most; more changes few merges and takes minutes."""
 _LONGEST_LINE = 1000
-_FRAME = ("drop_doc()", "keep_doc()", "keep_chunk()", "remove_lines(start=10, end=12)", *render_prompt("").split("\n"))
+_CALLS = ("drop_doc()", "keep_doc()", "keep_chunk()", "remove_lines(start=10, end=12)")
+# a bracket stays a piece of its own, so that ids of lines can be put together to ids of a prompt
+_FRAME = (*_CALLS, *render_prompt("").replace("[", "[ ").split("\n"))
 _FRAME_REPEATS = 100
 
 
@@ -93,7 +95,7 @@ def base_name(base: str) -> str:
         ModelError: There is no such model.
     """
     if base.startswith(NEW):
-        _shape(base)
+        shape_of(base)
         return base
     folder = model_folder(base)
     name = folder.name if Path(base).expanduser().is_dir() else base
@@ -131,7 +133,7 @@ def load_base(
         if not folder.is_dir():
             write_sentencepiece(folder, tokenizer_text(), n_vocab, context)
         tokenizer = load_tokenizer(folder)
-        model = new_llama(_shape(base), tokenizer.n_vocab, context, seed).to(device)
+        model = new_llama(shape_of(base), tokenizer.n_vocab, context, seed).to(device)
         return Base(model, tokenizer, folder, name, is_new=True)
     folder = model_folder(base)
     tokenizer = load_tokenizer(folder)
@@ -145,7 +147,12 @@ def load_base(
     return Base(model, tokenizer, folder, name, is_new=False)
 
 
-def _shape(base: str) -> LlamaShape:
+def shape_of(base: str) -> LlamaShape:
+    """Returns the shape behind ``new:PRESET``.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
     name = base.removeprefix(NEW)
     if name not in SHAPES:
         raise ConfigError(f"base={base!r} is unknown; expected {NEW} and one of {sorted(SHAPES)}, a folder or a hub id")
