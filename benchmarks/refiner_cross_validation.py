@@ -22,7 +22,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,6 +33,7 @@ import numpy as np
 
 from corpusmill.prox.labelled_pages import LabelledPage, read_labelled_pages
 from corpusmill.prox.line_scores import macro_scores, micro_scores
+from corpusmill.prox.trainers import KINDS, Kind, trainer_of
 
 DATA = Path(os.environ.get("CORPUSMILL_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 DEV_SHARE = 7
@@ -54,7 +55,7 @@ class Fold:
 class Job:
     """One training run and its scoring."""
 
-    kind: str
+    kind: Kind
     fold: int
     seed: int
     steps: int | None
@@ -112,7 +113,7 @@ def run_job(job: Job) -> Row:
 
     fold, model = job.folder / f"fold{job.fold}", job.folder / job.name
     started = time.monotonic()
-    _trainer(job.kind)(
+    trainer_of(job.kind)(
         fold / "train.jsonl.gz",
         fold / "dev.jsonl.gz",
         model,
@@ -136,16 +137,6 @@ def run_job(job: Job) -> Row:
     }
     _write(done, json.dumps(row))
     return row
-
-
-def _trainer(kind: str) -> Callable[..., Any]:
-    if kind == "labeller":
-        from corpusmill.prox.refiner_training import train_labeller
-
-        return train_labeller
-    from corpusmill.prox.writer_training import train_program_writer
-
-    return train_program_writer
 
 
 def summary(pages: Sequence[Sequence[LabelledPage]], results: Sequence[Row]) -> Row:
@@ -262,7 +253,7 @@ def _say(name: str, line: str) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", required=True, choices=["labeller", "program-writer", "document"])
+    parser.add_argument("--kind", required=True, choices=[*KINDS, "document"])
     parser.add_argument("--out", type=Path, required=True, help="folder of fold files, models and results")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ..; for documents: repeats of the folds")

@@ -132,15 +132,19 @@ def train_ensemble(
         if len(parts) > 1:
             progress(f"member {i + 1} of {len(parts)}")
         members.append(train_network(groups, dev_groups, shape, part, seed + _SEED_STEP * i, progress))
-    return members, best_threshold([member.network for member in members], dev_groups)
+    networks = [member.network for member in members]
+    dev = [([e.page for e in group], [line_probabilities(networks, e.features) for e in group]) for group in dev_groups]
+    return members, best_threshold(dev)
 
 
-def best_threshold(networks: Sequence[LineNetwork], dev_groups: Sequence[Sequence[Example]]) -> float:
-    """Returns the threshold of `THRESHOLDS` with the best keep-F1, mean over groups and smoothed over neighbours."""
+def best_threshold(groups: Sequence[tuple[Sequence[LabelledPage], Sequence[npt.NDArray[np.float64]]]]) -> float:
+    """Returns the threshold of `THRESHOLDS` with the best keep-F1, mean over groups and smoothed over neighbours.
+
+    Args:
+        groups: Pages, and p(remove) of each one's lines.
+    """
     scores = np.zeros(len(THRESHOLDS))
-    for group in dev_groups:
-        p = [line_probabilities(networks, example.features) for example in group]
-        pages = [example.page for example in group]
+    for pages, p in groups:
         scores += [micro_scores(pages, [row >= threshold for row in p]).keep_f1 for threshold in THRESHOLDS]
     padded = np.pad(scores, 1, mode="edge")
     smooth = padded[:-2] + padded[1:-1] + padded[2:]

@@ -1,6 +1,6 @@
 """Measures a refiner on labelled files, through the same parser and executor that the product runs.
 
-Chunk refiners: every page becomes a text, the refiner splits it and writes programs, strict mode executes them, and
+Chunk refiners: every page becomes a text, the refiner splits it and writes programs, the executor runs them, and
 the lines that went are compared with the labels. So a wrong line number or a malformed call costs quality here as it
 does in production. Document refiners: decisions and margins against verdicts (`document_evaluation`). What is measured
 follows from the file: labelled pages, chunk examples, judged documents or document examples. Time is measured around
@@ -27,6 +27,7 @@ from corpusmill.prox.document_evaluation import (
 )
 from corpusmill.prox.labelled_pages import LabelledPage, read_labelled_pages
 from corpusmill.prox.line_scores import LineScores, macro_scores, micro_scores
+from corpusmill.prox.program import Mode
 from corpusmill.prox.program_execution import ChunkProgram, ExecutionSettings, execute
 from corpusmill.prox.program_parser import parse_program
 from corpusmill.prox.refiner import ChunkOutput, ChunkRefiner, load_chunk_refiner, load_doc_refiner
@@ -86,7 +87,7 @@ def evaluate(model: Model, file: Path, *, teacher: Path | None = None) -> dict[s
     settings = model if isinstance(model, ChunkRefinementConfig) else chunk_settings(_place(model, file, "chunk"))
     pages = read_labelled_pages(file)
     refiner = load_chunk_refiner(settings)
-    timed, seconds = _timed(refiner, pages, time.perf_counter)
+    timed, seconds = _timed(refiner, pages, time.perf_counter, settings.execution_mode)
     quality = _quality(pages, timed, seconds)
     other = _other_decoding(settings, pages, quality["validity"])
     quality["validity"], quality["validity_free"] = (
@@ -110,9 +111,9 @@ def evaluate_pages(
     return _quality(pages, *_timed(refiner, pages, clock))
 
 
-def run_pages(refiner: ChunkRefiner, pages: Sequence[LabelledPage]) -> list[PageResult]:
-    """Returns what a chunk refiner does to each page."""
-    return _timed(refiner, pages, time.perf_counter)[0]
+def run_pages(refiner: ChunkRefiner, pages: Sequence[LabelledPage], mode: Mode = "strict") -> list[PageResult]:
+    """Returns what a chunk refiner does to each page, its programs parsed and executed in a mode."""
+    return _timed(refiner, pages, time.perf_counter, mode)[0]
 
 
 def agreement(
@@ -219,11 +220,11 @@ def _other_decoding(settings: ChunkRefinementConfig, pages: Sequence[LabelledPag
         refiner = load_chunk_refiner(other)
     except ConfigError:  # a server or an engine that knows no grammar of ours
         return None
-    return _validity(run_pages(refiner, pages))
+    return _validity(run_pages(refiner, pages, settings.execution_mode))
 
 
 def _timed(
-    refiner: ChunkRefiner, pages: Sequence[LabelledPage], clock: Callable[[], float]
+    refiner: ChunkRefiner, pages: Sequence[LabelledPage], clock: Callable[[], float], mode: Mode = "strict"
 ) -> tuple[list[PageResult], float]:
     results: list[PageResult] = []
     seconds = 0.0
@@ -235,7 +236,7 @@ def _timed(
         seconds += clock() - started
         for page, page_chunks in zip(some, chunks, strict=True):
             programs = [_program(chunk.first_line, chunk.last_line, next(outputs)) for chunk in page_chunks]
-            results.append(_executed(page, programs))
+            results.append(_executed(page, programs, mode))
     return results, seconds
 
 
@@ -243,18 +244,18 @@ def _program(first_line: int, last_line: int, output: ChunkOutput) -> ChunkProgr
     return ChunkProgram(first_line, last_line, output.output, output.reason)
 
 
-def _executed(page: LabelledPage, programs: Sequence[ChunkProgram]) -> PageResult:
+def _executed(page: LabelledPage, programs: Sequence[ChunkProgram], mode: Mode) -> PageResult:
     # the gates on whole documents are not what is measured here
-    executed = execute("\n".join(page.lines), programs, ExecutionSettings("strict", min_words=0, max_removed=1.0))
+    executed = execute("\n".join(page.lines), programs, ExecutionSettings(mode, min_words=0, max_removed=1.0))
     removed = np.zeros(len(page.lines), dtype=np.bool_)
     for operation in executed.operations:
         if operation.op in ("remove_lines", "remove_all") and operation.first_line is not None:
             removed[operation.first_line : (operation.last_line or 0) + 1] = True
-    return PageResult(removed, len(programs), sum(_is_valid(program.output) for program in programs))
+    return PageResult(removed, len(programs), sum(_is_valid(program.output, mode) for program in programs))
 
 
-def _is_valid(output: str) -> bool:
-    program = parse_program(output, "strict")
+def _is_valid(output: str, mode: Mode) -> bool:
+    program = parse_program(output, mode)
     met = program.diagnostics
     return bool(program.ops) and met.n_errors == 0 and met.n_ignored == 0 and not met.truncated
 

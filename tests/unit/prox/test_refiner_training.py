@@ -12,9 +12,17 @@ import pytest
 import torch
 
 from corpusmill.errors import ConfigError
+from corpusmill.prox.labelled_pages import LabelledPage
 from corpusmill.prox.labeller_folder import load_labeller, published_folder
+from corpusmill.prox.line_features import line_features
 from corpusmill.prox.line_network import NetworkShape, one_thread
-from corpusmill.prox.line_training import Budget, examples_of, train_network
+from corpusmill.prox.line_training import (
+    Budget,
+    best_threshold,
+    examples_of,
+    spliced,
+    train_network,
+)
 from corpusmill.prox.refiner_training import train_labeller
 
 SHAPE = NetworkShape(n_buckets=512, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=64, dropout=0.0)
@@ -114,9 +122,75 @@ def test_exactly_one_positive_budget_is_needed(steps, minutes):
         Budget(steps, minutes)
 
 
-def test_pages_of_unsure_lines_only_do_not_break_training():
-    from corpusmill.prox.labelled_pages import LabelledPage
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [
+        (Budget(360, None), [360]),
+        (Budget(401, None), [201, 200]),
+        (Budget(5000, None), [1250] * 4),
+        (Budget(1, None), [1]),
+    ],
+)
+def test_a_budget_of_steps_is_shared_by_its_members(budget, steps):
+    assert [member.steps for member in budget.members()] == steps
 
+
+@pytest.mark.parametrize(("minutes", "members"), [(0.1, 1), (5.0, 2), (10.0, 4), (60.0, 4)])
+def test_a_budget_of_minutes_is_shared_by_its_members(minutes, members):
+    parts = Budget(None, minutes).members()
+    assert len(parts) == members
+    assert sum(part.minutes for part in parts) == pytest.approx(minutes)
+
+
+def make_example(seed):
+    row = make_row(seed, "d")
+    labels = np.zeros(len(row["lines"]), dtype=np.int8)
+    labels[row["remove"]] = 1
+    return examples_of([LabelledPage("x", "d", "human", tuple(row["lines"]), labels)])[0]
+
+
+def test_a_spliced_window_has_the_features_and_labels_of_its_lines():
+    page, other = make_example(1), make_example(2)
+    features, labels = spliced(page, other)
+    menu = [line for line, label in zip(page.page.lines, page.page.labels, strict=True) if label == 1]
+    text = [line for line, label in zip(other.page.lines, other.page.labels, strict=True) if label == 0]
+    n_head = int(np.flatnonzero(page.page.labels == 0)[0])
+    lines = menu[:n_head] + text + menu[n_head:]
+    assert labels.tolist() == [1] * n_head + [0] * len(text) + [1] * (len(menu) - n_head)
+    expected = line_features(lines)
+    for name in ("local", "words", "offsets", "edges"):
+        np.testing.assert_array_equal(getattr(features, name), getattr(expected, name))
+    window = features.window(1, 4)
+    np.testing.assert_array_equal(window.words, line_features(lines[1:4]).words)
+
+
+def test_a_page_without_an_article_is_not_spliced():
+    page, menu = make_example(1), make_example(2)
+    menu.page.labels[:] = 1
+    assert spliced(page, menu)[0] is page.features
+    assert spliced(menu, page)[1] is menu.page.labels
+
+
+@pytest.mark.parametrize(("low", "high", "expected"), [(0.52, 0.9, 0.6), (0.1, 0.9, 0.5)])
+def test_the_threshold_is_the_best_on_dev_and_the_middle_where_all_are_equal(low, high, expected):
+    page = make_example(1).page
+    assert best_threshold([([page], [np.where(page.labels == 1, high, low)])]) == expected
+
+
+def test_a_longer_training_gives_an_ensemble_that_is_measured_whole(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("corpusmill.prox.line_training.MEMBER_STEPS", 10)
+    lines = []
+    quality = train(files, tmp_path / "m", steps=20, seed=1, progress=lines.append)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert (config["members"], config["training"]["steps"], len(config["training"]["best_steps"])) == (2, 20, 2)
+    assert "member 2 of 2" in lines
+    assert "2 networks whose logits are averaged" in (tmp_path / "m" / "README.md").read_text()
+    one, two = load_labeller(tmp_path / "m").networks
+    assert not torch.equal(one.head.weight, two.head.weight)
+    assert config["quality"] == quality
+
+
+def test_pages_of_unsure_lines_only_do_not_break_training():
     pages = [LabelledPage("x", "d", "human", ("a", "b"), np.array([-1, -1], dtype=np.int8))]
     examples = examples_of(pages)
     network = train_network([(1.0, examples)], [examples], SHAPE, Budget(2, None), 0, lambda _: None).network
