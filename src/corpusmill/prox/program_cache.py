@@ -18,7 +18,7 @@ from typing import IO, TypeVar
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 2 << 30
-"""Size of the file at which old entries go; an output of a chunk takes about 300 bytes with its index."""
+"""Size of the file at which old entries go; an output of a chunk takes about 220 bytes with its index."""
 EVICTED = 2
 """Entries that go for each one stored while the file is full: more than come, so that it stops growing."""
 BUSY_SECONDS = 10.0
