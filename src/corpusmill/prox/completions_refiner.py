@@ -41,14 +41,21 @@ from corpusmill.prox.engine_refiners import (
     stated_context,
     written_ids,
 )
-from corpusmill.prox.prompt_tokenizer import SPACE_MARK, RefinerTokenizer, load_tokenizer
+from corpusmill.prox.prompt_tokenizer import RefinerTokenizer, load_tokenizer
 from corpusmill.prox.refiner import resolve_model
 from corpusmill.prox.token_bytes import token_bytes
+from corpusmill.prox.word_ids import SPACE_MARK
 
 log = logging.getLogger(__name__)
 
 LOGPROBS = (20, 5)
 """Alternatives to ask for at the first token: the most that vLLM gives by default, then what hosted servers give."""
+
+PROBED = 8
+"""New tokens of the first request to a server, which shows its manners."""
+
+HELD_BACK = 8
+"""Characters at most that a server keeps back of a text whose last token ends inside a character."""
 
 KEPT = 4096
 """Answers of failed batches that are remembered; about 2 KB each."""
@@ -71,7 +78,7 @@ class CompletionsEngine:
 
     Raises:
         ConfigError: The server refuses the key, the address or the model.
-        ModelError: The server takes prompts neither as ids nor as text.
+        ModelError: The server takes prompts neither as ids nor as text, or its tokenizer is another one.
         ServerUnavailableError: It does not answer.
     """
 
@@ -98,12 +105,26 @@ class CompletionsEngine:
             self.takes_ids = takes_ids
             for logprobs in (*LOGPROBS, None) if odds else (None,):
                 [answer] = self.client.complete(
-                    [self._sent(prompt)], max_tokens=1, logprobs=logprobs, extra=_EXACT if takes_ids else None
+                    [self._sent(prompt)], max_tokens=PROBED, logprobs=logprobs, extra=_EXACT if takes_ids else None
                 )
                 if isinstance(answer, Completion):
+                    self._check_tokenizer(answer)
                     return takes_ids, logprobs if answer.top_logprobs else None
                 refusal = answer
         raise ModelError(f"{self.client!r} takes a prompt neither as token ids nor as text: {refusal}")
+
+    def _check_tokenizer(self, answer: Completion) -> None:
+        """Compares ids and text of an answer, but for its end, which may stand inside a character."""
+        if answer.token_ids is None:
+            return
+        read = written_ids(self.tokenizer, answer.token_ids, truncated=False).text
+        said = readable(answer.text)
+        shorter, longer = sorted(("".join(text.split()).rstrip("\ufffd") for text in (read, said)), key=len)
+        if not longer.startswith(shorter) or len(longer) - len(shorter) > HELD_BACK:
+            raise ModelError(
+                f"{self.client!r} wrote {said!r}, which the tokenizer that the settings name as model reads as "
+                f"{read!r}; it belongs to another model. Set model to the folder or hub id of the served one"
+            )
 
     def _sent(self, prompt: Sequence[int]) -> str | Sequence[int]:
         return prompt if self.takes_ids else self.tokenizer.decode(list(prompt))

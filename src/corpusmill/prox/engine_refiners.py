@@ -125,10 +125,11 @@ def check_settings(config: DocRefinementConfig | ChunkRefinementConfig) -> None:
 
 
 def written_ids(tokenizer: RefinerTokenizer, ids: Sequence[int], *, truncated: bool) -> Written:
-    """Returns an output from its new ids, which may end in EOS."""
+    """Returns an output from its new ids, which may end in EOS; ids that the tokenizer lacks are left out."""
     new = tuple(ids)
     if tokenizer.eos in new:
         new = new[: new.index(tokenizer.eos)]
+    new = tuple(token for token in new if 0 <= token < tokenizer.n_vocab)
     return Written(readable(tokenizer.decode(list(new))), truncated, new)
 
 

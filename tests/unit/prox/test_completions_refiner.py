@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 sentencepiece = pytest.importorskip("sentencepiece")
+tokenizers = pytest.importorskip("tokenizers")
 
 from corpusmill.errors import ConfigError, ModelError  # noqa: E402
 from corpusmill.modeling.completions import Completion, ServerUnavailableError  # noqa: E402
@@ -20,7 +21,7 @@ from corpusmill.prox.chunking import Chunk  # noqa: E402
 from corpusmill.prox.completions_refiner import first_token  # noqa: E402
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig  # noqa: E402
 from corpusmill.prox.doc_refinement import DocRefinementStage  # noqa: E402
-from corpusmill.prox.engine_refiners import FirstToken  # noqa: E402
+from corpusmill.prox.engine_refiners import FirstToken, written_ids  # noqa: E402
 from corpusmill.prox.prompt_tokenizer import load_tokenizer  # noqa: E402
 from corpusmill.prox.refiner import ChunkRefiner, DocRefiner, load_chunk_refiner, load_doc_refiner  # noqa: E402
 
@@ -319,6 +320,32 @@ def test_a_batch_survives_a_server_that_is_busy_for_a_moment(server, settings):
     )
     expected = reasons(DocRefinementStage(settings(DocRefinementConfig)[1]).process(batch(PAGES)))
     assert reasons(stage.process(batch(PAGES))) == expected
+
+
+def test_a_tokenizer_of_another_model_is_told(completions_server, folder, tmp_path):
+    other, script = tmp_path / "other", tmp_path / "script.json"
+    other.mkdir()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(PAGES, tokenizers.trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+    tokenizer.save(str(other / "tokenizer.json"))
+    script.write_text(json.dumps({"default": "keep_doc()"}))
+    address = completions_server("--script", script, "--tokenizer", other)
+    config = DocRefinementConfig(
+        backend="completions", model=str(folder), endpoint=address, served_name="test-model", max_prompt_tokens=300
+    )
+    with pytest.raises(ModelError, match="belongs to another model"):
+        load_doc_refiner(config)
+    assert load_doc_refiner(config.model_copy(update={"model": str(other)})).decide(PAGES[:1])[0].output == "keep_doc()"
+
+
+def test_ids_that_the_tokenizer_lacks_are_left_out(folder):
+    tokenizer = load_tokenizer(folder)
+    ids = tokenizer.encoder.encode("river water")
+    strange = [-1, *ids, 10**12, tokenizer.eos, *ids]
+    assert written_ids(tokenizer, strange, truncated=False).text == "river water"
 
 
 def test_a_server_that_takes_no_prompt_at_all_is_told(server, settings):
