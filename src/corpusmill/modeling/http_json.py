@@ -10,10 +10,12 @@ Proxies and certificates are taken from the environment, as other clients do (``
 import json
 import logging
 import math
+import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -32,6 +34,8 @@ FIRST_DELAY = 0.5
 """Seconds before the second attempt at most; doubled for each further one."""
 MAX_DELAY = 60.0
 """Longest wait of our own in seconds."""
+KEPT_OPEN = 4.0
+"""Seconds that an unused connection is kept; servers commonly close theirs after 5 (uvicorn)."""
 MAX_RETRY_AFTER = 300.0
 """Longest wait in seconds that a server may ask for."""
 
@@ -169,11 +173,13 @@ class JsonServer:
         if endpoint.api_key is not None:
             headers["Authorization"] = f"Bearer {endpoint.api_key}"
         self.endpoint = endpoint
-        self._http = httpx.Client(
-            headers=headers,
-            timeout=httpx.Timeout(endpoint.timeout_seconds, pool=None),
-            limits=httpx.Limits(max_connections=endpoint.max_concurrency),
-        )
+        self._headers = headers
+        self._tls = httpx.create_ssl_context()
+        # One client per request under way, lent out and given back: threads that share a client's connections can
+        # close them under each other (httpcore 1.0: an answer that just arrived looks like a hang-up).
+        self._clients: queue.LifoQueue[httpx.Client | None] = queue.LifoQueue()
+        for _ in range(endpoint.max_concurrency):
+            self._clients.put(None)
         self._pace = Pace(endpoint.requests_per_minute)
         self._jitter = random.Random()
         self._lock = threading.Lock()
@@ -185,8 +191,12 @@ class JsonServer:
         return self._usage
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
+        """Closes the connections, once the requests under way have ended."""
+        clients = [self._clients.get() for _ in range(self.endpoint.max_concurrency)]
+        for client in clients:
+            if client is not None:
+                client.close()
+            self._clients.put(None)
 
     def ask(
         self,
@@ -233,19 +243,34 @@ class JsonServer:
         with self._lock:
             self._usage = replace(self._usage, **{name: getattr(self._usage, name) + n for name, n in more.items()})
 
-    def _attempt(self, path: str, content: bytes | None) -> Any:
-        request = self._http.build_request(
-            "GET" if content is None else "POST",
-            self.endpoint.base_url + path,
-            content=content,
-            headers={} if content is None else {"Content-Type": "application/json"},
-        )
+    @contextmanager
+    def _client(self) -> Iterator[httpx.Client]:
+        """Lends a client that no other thread uses; waits for one where the endpoint's concurrency is used up."""
+        client = self._clients.get()
         try:
-            response = self._http.send(request, stream=True)
-            try:
+            if client is None:
+                client = httpx.Client(
+                    headers=self._headers,
+                    timeout=self.endpoint.timeout_seconds,
+                    limits=httpx.Limits(max_connections=1, keepalive_expiry=KEPT_OPEN),
+                    verify=self._tls,
+                )
+            yield client
+        finally:
+            self._clients.put(client)
+
+    def _attempt(self, path: str, content: bytes | None) -> Any:
+        try:
+            with (
+                self._client() as client,
+                client.stream(
+                    "GET" if content is None else "POST",
+                    self.endpoint.base_url + path,
+                    content=content,
+                    headers={} if content is None else {"Content-Type": "application/json"},
+                ) as response,
+            ):
                 data = self._read(response)
-            finally:
-                response.close()
         except httpx.TimeoutException:
             raise _AttemptError(f"no answer within {self.endpoint.timeout_seconds} s") from None
         except httpx.HTTPError as error:  # refused, reset, cut, unreadable
