@@ -10,6 +10,7 @@ from pathlib import Path
 
 from corpusmill.errors import ConfigError, ModelError
 from corpusmill.modeling.load import load_causal_lm, model_folder
+from corpusmill.modeling.onednn_linear import use_onednn
 from corpusmill.modeling.packed_attention import supports_packing
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig, RefinerConfig
 from corpusmill.prox.program_drafts import DraftTable
@@ -34,6 +35,7 @@ class CausalModel:
         self.folder = folder
         self.tokenizer: RefinerTokenizer = load_tokenizer(folder)
         self.model = load_causal_lm(str(folder), dtype=config.dtype, device=config.device)
+        use_onednn(self.model)
         n_embeddings = self.model.get_input_embeddings().num_embeddings
         if self.tokenizer.n_vocab > n_embeddings:
             raise ModelError(

@@ -6,8 +6,6 @@ what was said before the repetition is kept: the calls up to the second occurren
 
 from corpusmill.prox.token_bytes import TokenBytes
 
-LOOPED = "looped"
-"""Reason of an output that was stopped because it repeated a call."""
 MAX_REPEATS = 3
 """Times that a program may say the same call; the next time stops it."""
 

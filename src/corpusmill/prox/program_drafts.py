@@ -4,15 +4,17 @@ A guess is never taken over unchecked: decoding keeps a drafted token only where
 drafts change the time and not the text. Most of a program follows from its grammar: of the 13 tokens of a
 ``remove_lines`` call about 9 are forced. What is forced is not written down here token by token, but read off the
 project's spelling of the calls through the model's own tokenizer, and then learned from what the model writes: from
-three, two or one token before, the token that followed. Runs of digits count as one sign, since line numbers differ
-where the text around them does not. A number is guessed from the number before it, by the difference seen most at
-this place: the end of a range equals its start, the next range begins two lines on. Inside a string the guess is what
-follows in the prompt, since sources of ``normalize`` are copied from there.
+three, two or one token before, the token that followed, and how often. Runs of digits count as one sign, since line
+numbers differ where the text around them does not. A number is guessed from the number before it, by the difference
+seen most at this place: the end of a range equals its start, the next range begins two lines on. Inside a string the
+guess is what follows in the prompt, since sources of ``normalize`` are copied from there. A draft is as long as it is
+probable to hold, so a model that writes no programs is drafted next to nothing.
 
 Source: prox.md section 7, idea 8; prompt lookup as in speculative decoding by n-grams.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from corpusmill.prox.token_bytes import TokenBytes
 
@@ -24,7 +26,9 @@ MIN_CHANCE = 0.3
 """A draft ends where it is less probable than this that its next token is reached and right."""
 
 _NUMBER, _START = -2, -1
-_SURE = 4  # score of what the grammar says, and the highest score
+_PACE = 0.12  # weight of the last time in the share of times that an expectation held
+_NEW, _FORGOTTEN = 0.5, 0.25  # share of a new expectation, and the one below which another takes its place
+_N_TAUGHT = 12  # times that the grammar is told, for shares near 1
 _GRAMMAR = (
     "remove_lines(start=10, end=12)\nremove_lines(start=14, end=14)\nremove_lines(start=16, end=16)",
     'normalize(source_str="a", target_str="")\nnormalize(source_str="b", target_str="")\nremove_lines(start=3, end=3)',
@@ -35,6 +39,22 @@ _GRAMMAR = (
     "drop_doc()",
 )
 _Context = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Expected:
+    """What follows a context most, and the share of times that it did."""
+
+    value: int
+    share: float = _NEW
+
+    def see(self, value: int) -> None:
+        if value == self.value:
+            self.share += (1 - self.share) * _PACE
+            return
+        self.share -= self.share * _PACE
+        if self.share < _FORGOTTEN:
+            self.value, self.share = value, _NEW
 
 
 class DraftTable:
@@ -59,36 +79,29 @@ class DraftTable:
         self._seed()
 
     def _seed(self) -> None:
-        self.following: dict[_Context, list[int]] = {}  # context -> [token that followed, score]
-        self.steps: dict[_Context, list[int]] = {}  # context of a number -> [difference to the number before, score]
+        self.following: dict[_Context, _Expected] = {}  # the token behind a context
+        self.steps: dict[_Context, _Expected] = {}  # the difference of a number behind a context to the one before
+        self.ends: dict[_Context, _Expected] = {}  # (digits, not below the number before) -> 1 where it ended there
         for text in _GRAMMAR:
-            for _ in range(_SURE):
+            for _ in range(_N_TAUGHT):
                 row = RowDraft(self, ())
                 for token in self.encode(text):
                     row.accept(token)
 
-    def learn(self, table: dict[_Context, list[int]], context: _Context, value: int) -> None:
-        """Counts what followed a context: equal values raise the score, others lower it and in the end replace it."""
+    def learn(self, table: dict[_Context, _Expected], context: _Context, value: int) -> None:
+        """Takes note of what followed a context."""
         entry = table.get(context)
-        if entry is None:
-            if len(table) >= MAX_CONTEXTS:
-                self._seed()
-                return
-            table[context] = [value, 0]
-        elif entry[0] == value:
-            entry[1] = min(entry[1] + 1, _SURE)
-        elif entry[1] > 0:
-            entry[1] -= 1
+        if entry is not None:
+            entry.see(value)
+        elif len(table) < MAX_CONTEXTS:
+            table[context] = _Expected(value)
         else:
-            entry[0] = value
+            self._seed()
 
-    def expected(self, last: _Context) -> int | None:
-        """Returns the token expected after the last three signs, None where nothing is known well enough."""
-        for context, least in ((last, 1), (last[1:], 1), (last[2:], 2)):
-            entry = self.following.get(context)
-            if entry is not None and entry[1] >= least:
-                return entry[0]
-        return None
+    def expected(self, last: _Context) -> _Expected | None:
+        """Returns what is expected after the last three signs, by the longest context that is known."""
+        get = self.following.get
+        return get(last) or get(last[1:]) or get(last[2:])
 
     def number_ids(self, written: str, number: str) -> tuple[int, ...]:
         """Returns the ids that complete a number whose first digits are written, none where they do not fit on."""
@@ -121,7 +134,9 @@ class RowDraft:
         """Takes note of a token that was written, and learns from it."""
         table = self.table
         digits = table.digits.get(token)
-        if digits is not None and self.number and self.last[2] == _NUMBER:
+        if self.number:
+            table.learn(table.ends, self._length(self.number, self.before), int(digits is None))
+        if digits is not None and self.number:
             self.number += digits
         else:
             if self.number:
@@ -155,35 +170,44 @@ class RowDraft:
                 if chance < MIN_CHANCE:
                     break
                 number, before = "", self._value(number, more)
-            sign = self.table.expected(last)
-            if sign is None or sign == self.table.eos:
+            expected = self.table.expected(last)
+            if expected is None or expected.value == self.table.eos:
                 break
-            chance *= 0.97
-            if sign != _NUMBER:
-                draft.append(sign)
-                last = (*last[1:], sign)
+            chance *= expected.share
+            if chance < MIN_CHANCE:
+                break
+            last = (*last[1:], expected.value)
+            if expected.value != _NUMBER:
+                draft.append(expected.value)
                 continue
-            guess = self._guess(last[1:], before)
+            guess, sure = self._guess(last[:2], before)
             more = list(self.table.number_ids("", guess))
-            last, number, before, chance = (*last[1:], _NUMBER), "", int(guess), chance * 0.6
+            before, chance = int(guess), chance * sure
             draft += more
             if not more or chance < MIN_CHANCE:
                 break
         return (draft or self._copied())[:limit]
 
-    def _guess(self, context: _Context, before: int) -> str:
+    def _guess(self, context: _Context, before: int) -> tuple[str, float]:
+        """Returns the number expected behind a context, and the share of times that such a guess held."""
         step = self.table.steps.get(context)
-        return str(max(before + (step[0] if step is not None else 0), 0))
+        return (str(before), _FORGOTTEN) if step is None else (str(max(before + step.value, 0)), step.share)
 
     def _value(self, number: str, more: list[int]) -> int:
         return int((number + "".join(self.table.digits.get(token, "") for token in more))[:7])
 
     def _rest_of_number(self, last: _Context, number: str, before: int) -> tuple[list[int], float]:
         """Returns ids that complete a number that is being written, and how probable it is that it ends there."""
-        guess = self._guess(last[:2], before)
+        guess, sure = self._guess(last[:2], before)
         if guess.startswith(number) and len(guess) > len(number):
-            return list(self.table.number_ids(number, guess)), 0.6
-        return [], 0.9 if int(number[:7]) >= before else 0.2
+            return list(self.table.number_ids(number, guess)), sure
+        end = self.table.ends.get(self._length(number, before))
+        if end is None:
+            return [], _FORGOTTEN
+        return [], end.share if end.value else 1 - end.share
+
+    def _length(self, number: str, before: int) -> _Context:
+        return min(len(number), 7), int(int(number[:7]) >= before)
 
     def _copied(self) -> list[int]:
         """Returns what follows the last two tokens in the prompt, inside a string."""

@@ -10,7 +10,7 @@ from corpusmill.prox.config import ChunkRefinementConfig
 from corpusmill.prox.decoding_row import Decoded, Decoding
 from corpusmill.prox.failures import error_reason
 from corpusmill.prox.greedy_decoding import decode
-from corpusmill.prox.loop_detection import LOOPED
+from corpusmill.prox.program_execution import LOOPED
 from corpusmill.prox.program_grammar import ChunkGrammar
 from corpusmill.prox.prompts import CHARACTERS_PER_ID
 from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput
