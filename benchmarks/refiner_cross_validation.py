@@ -7,7 +7,7 @@ the refiner's programs, the parser and the executor, as the product runs them, a
 every human-tier page counts once for each seed.
 
     python benchmarks/refiner_cross_validation.py --kind labeller --minutes 10 --out runs/labeller
-    python benchmarks/refiner_cross_validation.py --kind document --out runs/document
+    python benchmarks/refiner_cross_validation.py --kind document --seeds 10
 
 Progress goes to stderr, one JSON object to the last line of stdout. Each finished (fold, seed) is kept in ``--out``: a
 run that was killed goes on where it was. The document kind (keep or drop of whole texts, people's verdicts) is repeated
@@ -254,7 +254,7 @@ def _say(name: str, line: str) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", required=True, choices=[*KINDS, "document"])
-    parser.add_argument("--out", type=Path, required=True, help="folder of fold files, models and results")
+    parser.add_argument("--out", type=Path, help="folder of fold files, models and results; documents need none")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ..; for documents: repeats of the folds")
     length = parser.add_mutually_exclusive_group()
@@ -268,6 +268,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--judged", type=Path, default=DATA / "oracles" / "dclm_human_quality.jsonl.gz")
     options = parser.parse_args(arguments)
+    if options.out is None and options.kind != "document":
+        parser.error("--out is needed: each finished run is kept there")
     if options.steps is None and options.minutes is None and options.kind != "document":
         options.minutes = 10.0
     return options

@@ -45,18 +45,20 @@ class Verdicts:
     Attributes:
         documents: Features of each document.
         dropped: True where the document is bad for pretraining.
+        unanimous: True where all judges agreed; all True where the data does not say.
     """
 
     documents: list[DocumentFeatures]
     dropped: npt.NDArray[np.bool_]
+    unanimous: npt.NDArray[np.bool_]
 
     def some(self, rows: npt.NDArray[np.int64]) -> "Verdicts":
         """Returns the documents of the given rows."""
-        return Verdicts([self.documents[row] for row in rows], self.dropped[rows])
+        return Verdicts([self.documents[row] for row in rows], self.dropped[rows], self.unanimous[rows])
 
 
 def read_judged_documents(path: Path) -> Verdicts:
-    """Returns the documents of a file of JSON lines with ``text`` and ``label`` (1 good, 0 bad).
+    """Returns the documents of a file of JSON lines with ``text`` and ``label`` (1 good, 0 bad), maybe ``unanimous``.
 
     Raises:
         PermanentDataError: The file cannot be read or a row lacks a field.
@@ -66,7 +68,9 @@ def read_judged_documents(path: Path) -> Verdicts:
         with opener(path, "rt", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
         documents = [document_features(_with_text(row["text"].split("\n"))) for row in rows]
-        return Verdicts(documents, np.array([int(row["label"]) == 0 for row in rows], dtype=np.bool_))
+        dropped = np.array([int(row["label"]) == 0 for row in rows], dtype=np.bool_)
+        unanimous = np.array([bool(row.get("unanimous", True)) for row in rows], dtype=np.bool_)
+        return Verdicts(documents, dropped, unanimous)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PermanentDataError(
             f"{path} cannot be read: {error!r}; expected JSON lines with 'text' and 'label' (1 keep, 0 drop)"
@@ -106,6 +110,8 @@ def cross_validate_documents(
 ) -> dict[str, Any]:
     """Returns the AUC of repeated, stratified, nested cross-validation: mean and sd over repeats.
 
+    ``auc_unanimous``: the same predictions ranked among the documents that all judges agreed on.
+
     Args:
         judged_file: People's verdicts (see `read_judged_documents`).
         pages_file: Labelled pages that derived documents are made of; no judged document is among them.
@@ -114,14 +120,23 @@ def cross_validate_documents(
         progress: Called with one line of text for each repeat.
     """
     judged, pages = read_judged_documents(judged_file), read_labelled_pages(pages_file)
-    found = []
+    agreed, found = judged.unanimous, []
     for seed in range(seeds):
         extra = _derived_documents(pages, pages, seed)
-        found.append(area_under_curve(_nested_predictions(judged, extra, folds, seed), judged.dropped))
-        progress(f"repeat {seed}: AUC {found[-1]:.4f}")
-    spread = {"auc_sd": round(float(np.std(found, ddof=1)), 4)} if seeds > 1 else {}
-    n = len(judged.documents)
-    return {"auc": round(float(np.mean(found)), 4), **spread, "folds": folds, "repeats": seeds, "n_documents": n}
+        p = _nested_predictions(judged, extra, folds, seed)
+        found.append((area_under_curve(p, judged.dropped), area_under_curve(p[agreed], judged.dropped[agreed])))
+        progress(f"repeat {seed}: AUC {found[-1][0]:.4f}, where all judges agreed {found[-1][1]:.4f}")
+    auc, auc_unanimous = np.round(np.mean(found, axis=0), 4).tolist()
+    spread = {"auc_sd": round(float(np.std([auc for auc, _ in found], ddof=1)), 4)} if seeds > 1 else {}
+    return {
+        "auc": auc,
+        **spread,
+        "auc_unanimous": auc_unanimous,
+        "folds": folds,
+        "repeats": seeds,
+        "n_documents": len(judged.documents),
+        "n_unanimous": int(agreed.sum()),
+    }
 
 
 def drop_share(head: DocumentHead, texts: Iterable[Sequence[str]]) -> float:
@@ -174,7 +189,8 @@ def _derived_documents(articles: Sequence[LabelledPage], boilerplate: Sequence[L
     texts = [wanted_lines(page) for page in _some(articles, seed)]
     kept = [document_features(lines) for text in texts for lines in (text, beginning(text, EXCERPT_WORDS))]
     gone = [document_features(lines) for page in _some(boilerplate, seed) if (lines := unwanted_lines(page))]
-    return Verdicts([*kept, *gone], np.array([False] * len(kept) + [True] * len(gone), dtype=np.bool_))
+    dropped = np.array([False] * len(kept) + [True] * len(gone), dtype=np.bool_)
+    return Verdicts([*kept, *gone], dropped, np.ones(len(dropped), dtype=np.bool_))
 
 
 def _some(pages: Sequence[LabelledPage], seed: int) -> list[LabelledPage]:

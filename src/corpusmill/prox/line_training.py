@@ -42,7 +42,7 @@ HUMAN_WEIGHT = 2.0
 """How often a page of tier "human" is drawn, beside 1 for the others."""
 SPLICED_SHARE = 0.4
 """Share of windows that hold another page's article."""
-MEMBER_STEPS, MEMBER_MINUTES, MAX_MEMBERS = 200, 2.5, 4
+MEMBER_STEPS, MEMBER_MINUTES, MAX_MEMBERS = 200, 3.0, 3
 """An ensemble has a member for each of so many steps or minutes. A member hardly gains after 150 steps, and each one
 costs its time again when it is run."""
 _SEED_STEP = 10_007

@@ -155,7 +155,9 @@ def test_training_on_articles_and_menus_keeps_articles_and_drops_menus():
         return ["Home", "About us", "Contact", "Terms"] * int(rng.integers(1, 4))
 
     texts = [article() if i % 2 else menu() for i in range(60)]
-    judged = Verdicts([document_features(text) for text in texts], np.array([i % 2 == 0 for i in range(60)]))
+    judged = Verdicts(
+        [document_features(text) for text in texts], np.array([i % 2 == 0 for i in range(60)]), np.ones(60, dtype=bool)
+    )
     lines = (*article(), *menu())
     labels = np.array([0 if line.endswith(".") else 1 for line in lines], dtype=np.int8)
     pages = [LabelledPage("x", "d", "human", lines, labels)]
@@ -166,7 +168,10 @@ def test_training_on_articles_and_menus_keeps_articles_and_drops_menus():
 
 
 def test_cross_validation_of_documents_that_differ_is_perfect_and_repeats(tmp_path):
-    rows = [{"text": ENGLISH if i % 2 else f"Buy now! | Cart | ${i}", "label": i % 2} for i in range(24)]
+    rows = [
+        {"text": ENGLISH if i % 2 else f"Buy now! | Cart | ${i}", "label": i % 2, "unanimous": i < 20}
+        for i in range(24)
+    ]
     (tmp_path / "judged.jsonl").write_text("\n".join(map(json.dumps, rows)))
     page = {"lines": ["Menu", ENGLISH], "remove": [0], "domain": "x", "tier": "human"}
     (tmp_path / "pages.jsonl").write_text(json.dumps(page))
@@ -177,8 +182,9 @@ def test_cross_validation_of_documents_that_differ_is_perfect_and_repeats(tmp_pa
         )
         for _ in range(2)
     ]
-    assert found[0] == found[1] == {"auc": 1.0, "auc_sd": 0.0, "folds": 2, "repeats": 2, "n_documents": 24}
-    assert lines[0] == "repeat 0: AUC 1.0000"
+    figures = {"auc": 1.0, "auc_sd": 0.0, "auc_unanimous": 1.0}
+    assert found[0] == found[1] == {**figures, "folds": 2, "repeats": 2, "n_documents": 24, "n_unanimous": 20}
+    assert lines[0] == "repeat 0: AUC 1.0000, where all judges agreed 1.0000"
 
 
 def test_a_beginning_takes_whole_lines_until_the_words_are_there():

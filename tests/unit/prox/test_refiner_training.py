@@ -127,7 +127,7 @@ def test_exactly_one_positive_budget_is_needed(steps, minutes):
     [
         (Budget(360, None), [360]),
         (Budget(401, None), [201, 200]),
-        (Budget(5000, None), [1250] * 4),
+        (Budget(5000, None), [1667, 1667, 1666]),
         (Budget(1, None), [1]),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_budget_of_steps_is_shared_by_its_members(budget, steps):
     assert [member.steps for member in budget.members()] == steps
 
 
-@pytest.mark.parametrize(("minutes", "members"), [(0.1, 1), (5.0, 2), (10.0, 4), (60.0, 4)])
+@pytest.mark.parametrize(("minutes", "members"), [(0.1, 1), (6.0, 2), (10.0, 3), (60.0, 3)])
 def test_a_budget_of_minutes_is_shared_by_its_members(minutes, members):
     parts = Budget(None, minutes).members()
     assert len(parts) == members
