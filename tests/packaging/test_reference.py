@@ -12,7 +12,9 @@ from corpusmill.recipe import Recipe
 from corpusmill.reference import reasons
 from corpusmill.reference.__main__ import PAGES, main
 from corpusmill.reference.settings import inner_classes, setting_classes
+from corpusmill.reference.synthesis_reasons import SYNTHESIS
 from corpusmill.reference.tables import TABLES, all_tables
+from corpusmill.refiner_recipe import RefinerRecipe
 from corpusmill.rules.config import RulesConfig
 from corpusmill.rules.decision import LANGUAGE_REASONS
 from corpusmill.rules.stage import CleanStage
@@ -86,10 +88,25 @@ def test_every_table_and_column_stands_on_the_page():
         assert re.findall(r"^\| `(\w+)` \|", sections[name], re.M) == spec.schema.names
 
 
-def test_every_setting_stands_on_the_page_with_its_docstring():
-    page = (REFERENCE / "config.md").read_text()
-    stages = [model for field in Recipe.model_fields.values() for model in setting_classes(field.annotation)]
-    for model in (Recipe, *stages, *inner_classes(stages)):
+def test_every_refusal_of_synthesis_is_listed_and_no_other():
+    written = set()
+    for path in (REPOSITORY / "src/corpusmill/prox").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            refuses = isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Reject", "RejectedError")
+            names_it = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "reason"
+            if refuses or (names_it and path.name == "teacher_answers.py"):
+                given = node.args if isinstance(node, ast.Call) else [node.value]
+                flat = [p for a in given for p in ((a.body, a.orelse) if isinstance(a, ast.IfExp) else (a,))]
+                texts = [a.value for a in flat if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                written |= {text for text in texts if re.fullmatch("[a-z]+(_[a-z]+)*", text)}
+    assert written == set(SYNTHESIS)
+
+
+@pytest.mark.parametrize(("recipe", "name"), [(Recipe, "config.md"), (RefinerRecipe, "refiner_config.md")])
+def test_every_setting_stands_on_the_page_with_its_docstring(recipe, name):
+    page = (REFERENCE / name).read_text()
+    stages = [model for field in recipe.model_fields.values() for model in setting_classes(field.annotation)]
+    for model in (recipe, *stages, *inner_classes(stages)):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name} has no docstring"
             lines = [line for line in page.splitlines() if line.startswith(f"- **`{name}`** (")]

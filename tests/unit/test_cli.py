@@ -299,7 +299,7 @@ ON_FILE = ("--input", "d.jsonl", "--output", "out")
         (("execute", "--text", "absent.txt", "--program", "text.txt"), 2, "'absent.txt'"),
         (("execute", "--text", "text.txt", "--program", "text.txt", "--mode", "lax"), 2, "'lax'"),
         (("evaluate-refiner", "bundled:nothing", "d.jsonl"), 2, "'bundled:nothing'"),
-        (("evaluate-refiner", "models/nothing", "d.jsonl"), 2, "models/nothing"),
+        (("evaluate-refiner", "./models/nothing", "d.jsonl"), 2, "./models/nothing"),
         (("evaluate-refiner", "bundled:line_labeller", "absent.jsonl"), 1, "absent.jsonl"),
         (("evaluate-refiner", "bundled:line_labeller", "d.jsonl"), 1, "d.jsonl line 1"),
         (
@@ -319,6 +319,10 @@ ON_FILE = ("--input", "d.jsonl", "--output", "out")
             2,
             "steps=0",
         ),
+        (("build-refiner", "--kind", "labeller", "--train", "d.jsonl"), 2, "--dev, --out"),
+        (("build-refiner", "--recipe", "absent.yaml"), 2, "absent.yaml"),
+        (("evaluate-refiner", "registered:nothing", "d.jsonl"), 1, "corpusmill init"),
+        (("replay", "demo", "--crawl", "X"), 1, "corpusmill init"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else "",
 )

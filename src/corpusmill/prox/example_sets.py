@@ -32,7 +32,7 @@ def split_examples(
     """Returns training and validation examples, split by the hash of their domain (of their document, without one).
 
     No domain is in both, and a domain's side depends on nothing but its name and the salt, so it stays when examples
-    are added.
+    are added. Only where all domains fall on one side, the one with the lowest hash validates and the others train.
 
     Args:
         examples: Any examples.
@@ -44,9 +44,14 @@ def split_examples(
     """
     if not 0 < validation_share < 1:
         raise ConfigError(f"validation_share={validation_share!r} is not between 0 and 1")
+    placed = [(_fraction(salt, domain_of(example) or example.doc_id), example) for example in examples]
+    fractions = {fraction for fraction, _ in placed}
+    n_validating = sum(fraction < validation_share for fraction in fractions)
+    if len(fractions) > 1 and n_validating in (0, len(fractions)):
+        validation_share = min(fractions - {min(fractions)})
     sides: tuple[list[Example], list[Example]] = ([], [])
-    for example in examples:
-        sides[_fraction(salt, domain_of(example) or example.doc_id) < validation_share].append(example)
+    for fraction, example in placed:
+        sides[fraction < validation_share].append(example)
     return sides
 
 

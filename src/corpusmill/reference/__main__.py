@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from corpusmill.reference.reasons import reasons_page
-from corpusmill.reference.settings import settings_page
+from corpusmill.reference.settings import refiner_settings_page, settings_page
 from corpusmill.reference.tables import tables_page
 
 PAGES: dict[str, Callable[[], str]] = {
     "reasons.md": reasons_page,
     "tables.md": tables_page,
     "config.md": settings_page,
+    "refiner_config.md": refiner_settings_page,
 }
 
 

@@ -4,6 +4,7 @@ from corpusmill.prox import program_execution as programs
 from corpusmill.prox.refiner import TOO_LONG_PROMPT
 from corpusmill.pruning.scoring import TOO_FEW_TOKENS
 from corpusmill.reference.markdown import named, page, table
+from corpusmill.reference.synthesis_reasons import SYNTHESIS
 from corpusmill.rules.decision import LOW_SCORE, NOT_IDENTIFIED, NOT_WANTED
 from corpusmill.rules.presets import PRESETS, Rule
 
@@ -110,6 +111,7 @@ CHUNK_CODES: dict[str, str] = {
     programs.TRUNCATED: "Unchanged: the output ended inside its first call.",
     programs.NORMALIZE_MISS: "Unchanged: no string to be replaced occurs.",
     programs.NORMALIZE_TINY_SOURCE: "Unchanged: strict mode replaces no string of less than two non-blank characters.",
+    programs.LOOPED: "The model repeated itself and was stopped; what stands before the repetition was executed.",
     TOO_LONG_PROMPT: "Unchanged: the prompt is longer than `max_prompt_tokens` and was not sent.",
 }
 
@@ -159,6 +161,7 @@ def reasons_page() -> str:
         *("## score", "`scores.skipped_reason`.", named("reason", SCORED)),
         *("## select", "Counts of the report.", named("reason", SELECTED)),
         *("## Errors", ERRORS_NOTE, named("reason", ERRORS)),
+        *("## Building a refiner", SYNTHESIS_NOTE, named("reason", SYNTHESIS)),
     )
     return page("Reasons", introduction, blocks)
 
@@ -174,6 +177,7 @@ PRESETS_NOTE = (
     "`c4.line_no_end_punctuation`, `c4.line_javascript` and `c4.line_policy`."
 )
 CHUNKS_NOTE = "`chunk_refinements.reason` of the document, and `programs[].reason` of each of its chunks."
+SYNTHESIS_NOTE = "`refiner_examples.reason` of documents and windows without a label (`split` is `rejected`)."
 ERRORS_NOTE = (
     "A stage failed on one document. Where a stage has the setting `max_error_fraction`, a shard with more fails."
 )

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from corpusmill.config import StageConfig
 from corpusmill.recipe import Recipe
 from corpusmill.reference.markdown import page, prose
+from corpusmill.refiner_recipe import RefinerRecipe
 
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -19,12 +20,21 @@ def settings_page() -> str:
         "A recipe is one YAML file. Unknown keys are errors. None in the texts is `null` in YAML and means off where "
         "nothing else is said; 0 is a number."
     )
-    return page("Settings of a recipe", introduction, _blocks())
+    return page("Settings of a recipe", introduction, _blocks(Recipe))
 
 
-def _blocks() -> Iterator[str]:
-    yield from (prose(Recipe.__doc__), _settings(Recipe))
-    stages = {name: model for name, field in Recipe.model_fields.items() for model in setting_classes(field.annotation)}
+def refiner_settings_page() -> str:
+    """Returns the page of the settings of a refiner recipe."""
+    introduction = (
+        "A refiner recipe is one YAML file in `dags/refiners`; `build_refiner_<name>` is built from it. Relative file "
+        "names are taken from the file's folder, and `$VARIABLES` in them are filled in."
+    )
+    return page("Settings of a refiner recipe", introduction, _blocks(RefinerRecipe))
+
+
+def _blocks(recipe: type[StageConfig]) -> Iterator[str]:
+    yield from (prose(recipe.__doc__), _settings(recipe))
+    stages = {name: model for name, field in recipe.model_fields.items() for model in setting_classes(field.annotation)}
     for name, model in stages.items():
         yield from (f"## {name}", prose(model.__doc__), _settings(model))
     for model in inner_classes(stages.values()):

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from corpusmill.build_schema import BUILD_TABLES
 from corpusmill.reference.markdown import codes, page, table
 from corpusmill.schema import OPS_TABLES, PAGES, RECIPE_TABLES, TableSpec
 
@@ -17,6 +18,8 @@ TABLES: dict[str, str] = {
     "ops.quarantine": "Inputs that could not be processed.",
     "ops.models": "Models that were registered, with digests, training data and measured quality.",
     "ops.cutoffs": "What selection decided, with the manifest that repeats it.",
+    "ops.seed_documents": "Documents that a refiner's build sampled.",
+    "ops.refiner_examples": "Training examples of a build, and what was refused with its reason.",
     "ops.epochs": "The newest run of each recipe and crawl; older runs can no longer commit.",
 }
 
@@ -24,7 +27,7 @@ TABLES: dict[str, str] = {
 def all_tables() -> dict[str, TableSpec]:
     """Returns every table by its full name."""
     recipe = {f"<recipe>.{spec.name}": spec for spec in RECIPE_TABLES}
-    return {"raw.pages": PAGES, **recipe, **{f"ops.{spec.name}": spec for spec in OPS_TABLES}}
+    return {"raw.pages": PAGES, **recipe, **{f"ops.{spec.name}": spec for spec in (*OPS_TABLES, *BUILD_TABLES)}}
 
 
 def tables_page() -> str:

@@ -78,3 +78,11 @@ def test_no_chunk_example_is_no_file(tmp_path):
     with pytest.raises(PermanentDataError, match="no chunk example"):
         write_labelled_pages(tmp_path / "pages.jsonl", [document_example(1)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_domains_are_enough_for_both_sides():
+    examples = [document_example(k, f"site{k % 2}.org") for k in range(10)]
+    for salt in map(str, range(20)):
+        train, validation = split_examples(examples, 0.01, salt=salt)
+        assert not {e.doc_id for e in train} & {e.doc_id for e in validation}
+        assert len(train) == len(validation) == 5

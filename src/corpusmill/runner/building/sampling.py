@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from corpusmill.batches import rows_to_table
 from corpusmill.build_schema import SEED_DOCUMENTS
@@ -172,8 +173,11 @@ def _crawl_documents(seed: SeedConfig, progress: Progress) -> Iterator[SeedDocum
 
 def registered_domain(url: str) -> str:
     """Returns the registered domain of a URL, else its host, "" where it has none; by tldextract's own list."""
-    found = _domains()(url)
-    return str(found.top_domain_under_public_suffix or found.fqdn or found.domain) if url else ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # a broken IPv6 address
+        host = ""
+    return str(_domains()(host).top_domain_under_public_suffix or host) if host else ""
 
 
 @lru_cache(maxsize=1)
