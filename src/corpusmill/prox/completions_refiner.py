@@ -44,7 +44,6 @@ from corpusmill.prox.engine_refiners import (
 from corpusmill.prox.prompt_tokenizer import RefinerTokenizer, load_tokenizer
 from corpusmill.prox.refiner import resolve_model
 from corpusmill.prox.token_bytes import token_bytes
-from corpusmill.prox.word_ids import SPACE_MARK
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +207,7 @@ def _name(token: int, by_id: bool, tokenizer: RefinerTokenizer) -> str:
 
 
 def _plain(token: str) -> str:
-    return token.strip(" " + SPACE_MARK)
+    return token.strip(" \u2581")  # SentencePiece's mark of a space
 
 
 def _tokenizer_folder(config: DocRefinementConfig | ChunkRefinementConfig) -> Path:
