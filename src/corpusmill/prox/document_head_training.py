@@ -126,12 +126,12 @@ def cross_validate_documents(
         p = _nested_predictions(judged, extra, folds, seed)
         found.append((area_under_curve(p, judged.dropped), area_under_curve(p[agreed], judged.dropped[agreed])))
         progress(f"repeat {seed}: AUC {found[-1][0]:.4f}, where all judges agreed {found[-1][1]:.4f}")
-    auc, auc_unanimous = np.round(np.mean(found, axis=0), 4).tolist()
-    spread = {"auc_sd": round(float(np.std([auc for auc, _ in found], ddof=1)), 4)} if seeds > 1 else {}
+    both = np.array(found)
+    spread = {"auc_sd": round(float(both[:, 0].std(ddof=1)), 4)} if seeds > 1 else {}
     return {
-        "auc": auc,
+        "auc": round(float(both[:, 0].mean()), 4),
         **spread,
-        "auc_unanimous": auc_unanimous,
+        "auc_unanimous": round(float(both[:, 1].mean()), 4),
         "folds": folds,
         "repeats": seeds,
         "n_documents": len(judged.documents),

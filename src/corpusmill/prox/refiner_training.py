@@ -67,8 +67,8 @@ def train_labeller(
         train_file: Labelled pages (JSON lines with ``lines``, ``remove``, ``unsure``, ``domain``, ``tier``).
         dev_file: Labelled pages of other domains; they choose the checkpoint and are measured.
         out_dir: Model folder to write; a model that stands there is replaced at the end.
-        minutes: Training time, without dev evaluations; or
-        steps: Number of steps: with a seed the same weights on every run of one machine.
+        minutes: Training time at most, without dev evaluations; or
+        steps: Number of steps over all members: with a seed the same weights on every run of one machine.
         seed: Seeds everything random.
         progress: Called with one line of text for each dev evaluation.
         crawls: Crawl folder with the pages' records; then main-content texts of the pages are trained on and measured.
@@ -88,14 +88,15 @@ def train_labeller(
     dev_texts = [dev] if crawls is None else [dev, main_content_pages(dev, crawls)]
     shares = [1.0] if crawls is None else [1 - MAIN_CONTENT_SHARE, MAIN_CONTENT_SHARE]
     groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
-    trained, threshold = train_ensemble(
-        [group for group in groups if group[1]],
-        [examples for pages in dev_texts if (examples := examples_of(pages))],
-        shape or NetworkShape(),
-        budget,
-        seed,
-        progress,
-    )
+    with one_thread():
+        trained, threshold = train_ensemble(
+            [group for group in groups if group[1]],
+            [examples for pages in dev_texts if (examples := examples_of(pages))],
+            shape or NetworkShape(),
+            budget,
+            seed,
+            progress,
+        )
     head, document_quality = None, None
     if judged_documents is not None:
         head, document_quality = train_document_head(read_judged_documents(judged_documents), texts[-1], train, seed)
@@ -139,19 +140,18 @@ def build_demo_labeller(
         seed: Seed.
         progress: Called with one line of text for each dev evaluation.
     """
-    with one_thread():
-        return train_labeller(
-            shared_data / _TRAIN,
-            shared_data / _DEV,
-            out,
-            steps=steps,
-            seed=seed,
-            progress=progress,
-            crawls=shared_data / _CRAWLS,
-            judged_documents=shared_data / _JUDGED,
-            command=_demo_command(steps, seed),
-            note=DEMO_NOTE,
-        )
+    return train_labeller(
+        shared_data / _TRAIN,
+        shared_data / _DEV,
+        out,
+        steps=steps,
+        seed=seed,
+        progress=progress,
+        crawls=shared_data / _CRAWLS,
+        judged_documents=shared_data / _JUDGED,
+        command=_demo_command(steps, seed),
+        note=DEMO_NOTE,
+    )
 
 
 def _demo_command(steps: int, seed: int) -> str:

@@ -17,6 +17,7 @@ from corpusmill.prox.labeller_folder import load_labeller, published_folder
 from corpusmill.prox.line_features import line_features
 from corpusmill.prox.line_network import NetworkShape, one_thread
 from corpusmill.prox.line_training import (
+    LONGEST_MEMBER,
     Budget,
     best_threshold,
     examples_of,
@@ -140,6 +141,8 @@ def test_a_budget_of_minutes_is_shared_by_its_members(minutes, members):
     parts = Budget(None, minutes).members()
     assert len(parts) == members
     assert sum(part.minutes for part in parts) == pytest.approx(minutes)
+    assert parts[0].spent(0, 30.0 * parts[0].minutes) == pytest.approx(0.5)
+    assert parts[0].spent(LONGEST_MEMBER, 0.0) == 1.0  # an idle machine ends early
 
 
 def make_example(seed):
