@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from corpusmill.batches import replace_surrogates, rows_to_table
+from corpusmill.errors import ConfigError
 from corpusmill.prox.config import DocRefinementConfig
 from corpusmill.prox.failures import answer_each, error_reason
 from corpusmill.prox.program_execution import (
@@ -29,8 +30,8 @@ from corpusmill.stage import StageOutput
 
 log = logging.getLogger(__name__)
 
-CALLS = frozenset({"keep_doc()", "drop_doc()"})
-"""Outputs over which a threshold decides: the two calls that a margin compares."""
+DECIDED = ("keep", "drop")
+"""Beginnings of outputs over which a threshold decides: the two first tokens that a margin compares."""
 
 
 def decide(output: str, margin: float | None, config: DocRefinementConfig) -> tuple[bool, str]:
@@ -39,10 +40,18 @@ def decide(output: str, margin: float | None, config: DocRefinementConfig) -> tu
     Args:
         output: Program text as emitted.
         margin: p(drop) / (p(drop) + p(keep)), in [0, 1]; None where the model gives none.
-        config: Its ``threshold`` and mode decide. Without a threshold, and over an output that is neither of the two
-            calls, the output decides.
+        config: Its ``threshold`` and mode decide. Without a threshold, and over an output that begins with neither of
+            the two words, the output decides.
+
+    Raises:
+        ConfigError: There is a threshold, and no margin to hold against it.
     """
-    if config.threshold is not None and margin is not None and output in CALLS:
+    if config.threshold is not None and output.startswith(DECIDED):
+        if margin is None:
+            raise ConfigError(
+                f"threshold={config.threshold!r} needs the odds of drop against keep, and model={config.model!r} gives "
+                "none; leave threshold out of refine_documents"
+            )
         return (False, DROPPED_MODEL) if margin >= config.threshold else (True, KEPT)
     return decide_document(output, config.execution_mode)
 

@@ -117,15 +117,30 @@ NO_REUSE = Reuse()
 def output_identity(config: DocRefinementConfig | ChunkRefinementConfig) -> ResolvedModel:
     """Returns model id and output key; of a model that is pinned by ``sha256`` no file is read or even needed.
 
+    Behind a server the tokenizer's folder and the served name stand for the model.
+
     Raises:
         ConfigError: See `corpusmill.prox.refiner.resolve_model`.
         ModelError: A local model is neither pinned nor there.
     """
     if config.sha256 is None:
-        return resolve_model(config)
-    name = Path(config.model.removeprefix(_BUNDLED)).name
-    key = fingerprint([config.sha256, config.output_fingerprint()])
-    return ResolvedModel(None, f"{name}@{config.sha256[:12]}", key)
+        resolved = resolve_model(config)
+        name, _, version = resolved.model_id.rpartition("@")
+        key = resolved.fingerprint
+    else:
+        name, version = Path(config.model.removeprefix(_BUNDLED)).name, config.sha256[:12]
+        key = fingerprint([config.sha256, config.output_fingerprint()])
+    if isinstance(config, DocRefinementConfig):
+        key = fingerprint([key, _runs_on(config)])
+    return ResolvedModel(None, f"{config.served_name or name}@{version}", key)
+
+
+def _runs_on(config: DocRefinementConfig) -> bool:
+    """Returns whether a kept document whose prompt was cut is decoded on, as the official code does.
+
+    See `corpusmill.prox.decision_tokens.decided_call`.
+    """
+    return config.execution_mode == "compat" and config.prompt_ids == "compat"
 
 
 class _Reusing(Generic[Inner]):
@@ -152,7 +167,7 @@ class _Reusing(Generic[Inner]):
     @property
     def model_id(self) -> str:
         """Name and version for the tables, never a machine path."""
-        return self._identity.model_id if self._refiner is None else self._refiner.model_id
+        return self._refiner.model_id if self._given and self._refiner else self._identity.model_id
 
     @property
     def fingerprint(self) -> str:
@@ -235,9 +250,21 @@ class ReusingDocRefiner(_Reusing[DocRefiner]):
         keys = [self._key("document", text) for text in texts]
         return self._answers(texts, stored, keys, lambda rest: self._inner().decide(rest), _read_decision)
 
+    @cached_property
+    def _other_key(self) -> str:
+        """Output key of the same refiner in the other execution mode."""
+        mode = "strict" if self._config.execution_mode == "compat" else "compat"
+        return output_identity(self._config.model_copy(update={"mode": mode})).fingerprint
+
     def _stored(self, text: str) -> DocDecision | None:
         found = self._reuse.stored.decision(text_digest(text)) if self._reuse.stored else None
-        return found.decision if found and found.output_key == self.fingerprint else None
+        return found.decision if found is not None and self._serves(found) else None
+
+    def _serves(self, stored: StoredDecision) -> bool:
+        """Returns whether this refiner would write the same: the modes differ over prompts that were cut alone."""
+        if stored.output_key == self.fingerprint:
+            return True
+        return not self._given and not stored.decision.truncated and stored.output_key == self._other_key
 
 
 @dataclass(frozen=True)

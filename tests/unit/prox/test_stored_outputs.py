@@ -214,16 +214,19 @@ def folder(tmp_path):
     return place
 
 
-def test_the_key_is_that_of_the_refiner_and_follows_outputs_and_not_policies(folder):
-    for config_type, load in ((DocRefinementConfig, load_doc_refiner), (ChunkRefinementConfig, load_chunk_refiner)):
-        config = config_type(backend="scripted", model=str(folder))
-        identity, refiner = output_identity(config), load(config)
-        assert (identity.model_id, identity.fingerprint) == (refiner.model_id, refiner.fingerprint)
-        policy = {"reuse_stored": False, "device": "cuda", "max_error_fraction": 0.5}
+def test_the_key_follows_outputs_and_not_policies(folder):
+    for config_type in (DocRefinementConfig, ChunkRefinementConfig):
+        config = config_type(backend="scripted", model=str(folder), prompt_ids="sft")
+        key = output_identity(config).fingerprint
+        policy = {"reuse_stored": False, "device": "cuda", "max_error_fraction": 0.5, "endpoint": "http://host"}
         policy |= {"threshold": 0.3, "mode": "compat"} if config_type is DocRefinementConfig else {"min_words": 3}
-        assert output_identity(config.model_copy(update=policy)).fingerprint == identity.fingerprint
-        for change in ({"max_new_tokens": 7}, {"prompt_ids": "sft"}, {"dtype": "float16"}, {"sha256": "00" * 32}):
-            assert output_identity(config.model_copy(update=change)).fingerprint != identity.fingerprint
+        assert output_identity(config.model_copy(update=policy)).fingerprint == key
+        for change in ({"max_new_tokens": 7}, {"prompt_ids": "compat"}, {"dtype": "float16"}, {"sha256": "00" * 32}):
+            mode = {"mode": "compat"} if "prompt_ids" in change else {}
+            assert output_identity(config.model_copy(update={**change, **mode})).fingerprint != key
+    served = config.model_copy(update={"served_name": "big"})
+    assert output_identity(served).model_id.startswith("big@")
+    assert output_identity(served).fingerprint != key
 
 
 def test_a_pinned_model_is_not_read_for_its_key(folder):
@@ -274,7 +277,9 @@ def test_a_cached_text_needs_no_model_at_all_another_time(folder, cache):
         ("keep_doc()", 0.4, {"threshold": 0.4}, False, "dropped_model"),
         ("drop_doc()", 0.6, {"threshold": 0.61}, True, "kept"),
         ("drop_doc()", 0.6, {"threshold": 0.6}, False, "dropped_model"),
-        ("drop_doc()", None, {"threshold": 1.0}, False, "dropped_model"),
+        ("drop_doc()", None, {}, False, "dropped_model"),
+        ("keep_doc() I would not drop it", 0.4, {"threshold": 0.5, "mode": "compat"}, True, "kept"),
+        ("keep_doc() I would not drop it", 0.4, {"mode": "compat"}, False, "dropped_model"),
         ("I keep it", 0.9, {"threshold": 0.5}, True, "unparsed"),
         ("I drop it", 0.1, {"threshold": 0.5, "mode": "compat"}, False, "dropped_model"),
         ("I drop it", 0.1, {"mode": "strict"}, True, "unparsed"),
@@ -283,6 +288,25 @@ def test_a_cached_text_needs_no_model_at_all_another_time(folder, cache):
 )
 def test_a_document_is_decided_from_output_margin_and_policy(output, margin, settings, kept, reason):
     assert decide(output, margin, DocRefinementConfig(model="none", **settings)) == (kept, reason)
+
+
+def test_a_threshold_without_margins_is_an_error_and_not_forgotten():
+    with pytest.raises(ConfigError, match=r"threshold=0\.5 needs the odds"):
+        DocRefinementStage(DocRefinementConfig(model="none", threshold=0.5), Decider(margin=None)).process(
+            batch([GOOD])
+        )
+
+
+def test_the_modes_share_document_outputs_but_of_prompts_that_were_cut(folder):
+    compat = DocRefinementConfig(backend="scripted", model=str(folder), mode="compat")
+    strict = compat.model_copy(update={"mode": "strict"})
+    assert output_identity(compat).fingerprint != output_identity(strict).fingerprint
+    for config, other in ((compat, strict), (strict, compat)):
+        for cut in (False, True):
+            answer = DocDecision("keep", 0.2, "keep_doc() stored", 9, cut, "kept")
+            stored = StoredDecision(output_identity(other).fingerprint, answer)
+            reuse = Reuse(stored=InMemory(decisions={text_digest(GOOD): stored}))
+            assert (ReusingDocRefiner(config, reuse=reuse).decide([GOOD]) == [answer]) is not cut
 
 
 def test_stored_margins_serve_any_threshold():
