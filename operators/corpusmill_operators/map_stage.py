@@ -7,6 +7,7 @@ from airflow.sdk import Context
 from corpusmill.config import StageConfig
 from corpusmill.errors import ConfigError
 from corpusmill_operators.base import StageOperator, crawl_of
+from corpusmill_operators.endpoints import endpoint_of_connection
 
 SHARD_LABEL = "{{ task.shard }}"
 """``map_index_template`` that shows shard names in place of numbers."""
@@ -28,6 +29,7 @@ class MapStageOperator(StageOperator):
     stage: ClassVar[str]
     config_class: ClassVar[type[StageConfig] | None] = None
     in_child: ClassVar[bool] = False
+    asks_server: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -46,8 +48,15 @@ class MapStageOperator(StageOperator):
             self.config_class.load(config)  # a wrong setting shows when the DAG is parsed
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Runs the stage on the shard, or on the crawl of the source table."""
+        """Runs the stage on the shard, or on the crawl of the source table.
+
+        A model server that the settings name is reached by the Airflow connection of that id.
+        """
         function, arguments = self._call(context)
+        with endpoint_of_connection(self._endpoint() if self.asks_server else None):
+            return self._run(function, arguments)
+
+    def _run(self, function: str, arguments: dict[str, Any]) -> dict[str, Any]:
         if self.in_child:
             from corpusmill.runner.child import ChildJob
 
@@ -57,6 +66,13 @@ class MapStageOperator(StageOperator):
 
         module, _, name = function.partition(":")
         return dict(getattr(import_module(module), name)(**arguments, progress=self.log.info))
+
+    def _endpoint(self) -> str | None:
+        if self.plan and self.shard:
+            from corpusmill.runner import chain
+
+            return chain.stage_endpoint(self.plan, self.stage)
+        return (self.config or {}).get("endpoint")
 
     def on_kill(self) -> None:
         """Kills the child process and everything it started."""

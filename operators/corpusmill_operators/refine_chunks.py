@@ -15,3 +15,4 @@ class RefineChunksOperator(MapStageOperator):
     stage = "refine_chunks"
     config_class = ChunkRefinementConfig
     in_child = True
+    asks_server = True

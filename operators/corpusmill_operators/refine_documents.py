@@ -15,3 +15,4 @@ class RefineDocumentsOperator(MapStageOperator):
     stage = "refine_documents"
     config_class = DocRefinementConfig
     in_child = True
+    asks_server = True

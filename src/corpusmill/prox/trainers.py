@@ -1,6 +1,7 @@
 """The kinds of refiner that are trained from labelled pages, by name."""
 
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal
 
 Kind = Literal["labeller", "program-writer", "program-model"]
 KINDS: tuple[Kind, ...] = ("labeller", "program-writer", "program-model")
@@ -8,16 +9,9 @@ KINDS: tuple[Kind, ...] = ("labeller", "program-writer", "program-model")
 model that writes programs as text."""
 
 
-class Trainer(Protocol):
-    """Trains, measures and writes a model folder, and returns its quality.
-
-    All trainers take ``train_file``, ``dev_file`` and ``out_dir``, then by keyword ``minutes`` or ``steps``, ``seed``
-    and ``progress``.
-    """
-
-    def __call__(self, train_file: Any, dev_file: Any, out_dir: Any, /, **options: Any) -> dict[str, Any]:
-        """Returns the quality that stands in the folder."""
-        ...
+Trainer = Callable[..., dict[str, Any]]
+"""Trains, measures and writes a model folder, and returns its quality: takes ``train_file``, ``dev_file`` and
+``out_dir``, then by keyword ``minutes`` or ``steps``, ``seed``, ``progress``, and what its kind alone has."""
 
 
 def trainer_of(kind: Kind) -> Trainer:

@@ -62,6 +62,12 @@ def run_shard(plan: str, stage: str, shard: str, progress: Callable[[str], None]
     return map_stage.run_shard(lake, loaded, stage, shard, log_progress).to_json()
 
 
+def stage_endpoint(plan: str, stage: str) -> str | None:
+    """Returns the endpoint of the server that a refinement stage asks, None where it runs its model itself."""
+    config = getattr(_open(plan)[1].parsed_recipe(), stage, None)
+    return getattr(config, "endpoint", None)
+
+
 def commit(plan: str, stage: str) -> dict[str, Any]:
     """Commits a map stage's shards; ``assemble`` goes to the audit branch."""
     lake, loaded = _open(plan)

@@ -119,4 +119,7 @@ def with_model(config: Any, pinned: PinnedModel) -> Any:
     if location.startswith(REGISTERED):
         lake = open_lakehouse()
         location = str(fetch_model(lake, find_model(lake, location)))
-    return config.model_copy(update={"model": location, "sha256": pinned.sha256 or None, "revision": pinned.revision})
+    update = {"model": location, "sha256": pinned.sha256 or None, "revision": pinned.revision}
+    if getattr(config, "backend", "") == "completions":  # a server knows its model by name, not by a folder here
+        update["served_name"] = config.served_name or pinned.name
+    return config.model_copy(update=update)
