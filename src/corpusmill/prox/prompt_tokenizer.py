@@ -14,9 +14,7 @@ from typing import Any
 from corpusmill.errors import ModelError
 from corpusmill.modeling.load import load_tokenizer as load_text_tokenizer
 from corpusmill.prox.prompts import PromptEncoder
-
-SPACE_MARK = "\u2581"
-"""How SentencePiece writes a space inside a piece."""
+from corpusmill.prox.word_ids import SPACE_MARK, word_ids
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,16 @@ def _sentencepiece(path: Path) -> RefinerTokenizer:
     def decode(ids: list[int]) -> str:
         return str(model.decode([i for i in ids if 0 <= i < n_vocab and not model.is_control(i)]))
 
-    def encode_batch(texts: list[str]) -> list[list[int]]:
-        return list(model.encode(texts, num_threads=1)) if texts else []
-
+    pieces = [model.id_to_piece(index) for index in range(n_vocab)]
+    words = word_ids(model.encode, pieces)
+    encode_batch = _by_sentencepiece(model) if words is None else words.encode_batch
     encoder = PromptEncoder(
         encode_batch=encode_batch,
         bos=_named(model.bos_id()),
         marked_bracket=piece(SPACE_MARK + "["),
         plain_bracket=piece("["),
         newline=piece("<0x0A>"),
-        words_apart=all(SPACE_MARK not in p.lstrip(SPACE_MARK) for p in map(model.id_to_piece, range(n_vocab))),
+        words_apart=all(SPACE_MARK not in piece.lstrip(SPACE_MARK) for piece in pieces),
     )
     return RefinerTokenizer(
         encoder=encoder,
@@ -91,6 +89,10 @@ def _sentencepiece(path: Path) -> RefinerTokenizer:
         eos=_named(model.eos_id()),
         n_vocab=n_vocab,
     )
+
+
+def _by_sentencepiece(model: Any) -> Callable[[list[str]], list[list[int]]]:
+    return lambda texts: list(model.encode(texts, num_threads=1)) if texts else []
 
 
 def _named(index: int) -> int | None:
