@@ -36,7 +36,7 @@ class WriterChunkRefiner:
 
     def __init__(self, folder: Path, constrained: bool = True) -> None:
         self.writer = load_writer(folder)
-        self.decoder = ProgramDecoder(self.writer.network, constrained, self.writer.threshold)
+        self.decoder = ProgramDecoder(self.writer.network, constrained, self.writer.threshold, self.writer.weight)
         digest = folder_digest(folder)
         self.model_id = f"{folder.name}@{digest[:12]}"
         self.fingerprint = fingerprint([digest, "writer", constrained])

@@ -1,6 +1,6 @@
 """The model card of a program writer, written from its ``config.json`` so that no figure is typed by hand."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _TEXTS = {"full_text": "full page text", "main_content": "main-content text"}
@@ -19,14 +19,15 @@ def writer_card(config: Mapping[str, Any], note: str = "") -> str:
         "# Program writer",
         "Reads a window of lines of a web text and writes a ProX program, token by token, that removes what does not "
         "belong to the text (menus, footers, teasers).",
-        f"Network: an encoder over at most {lines['max_lines']} lines ({lines['n_buckets']} hashed words of width "
-        f"{lines['word_width']}, 20 scalars a line, {lines['n_layers']} layers of width {lines['width']}), a causal "
-        f"decoder of {shape['n_layers']} layers over program tokens, a pointer from tokens to lines; float16 weights "
-        "in safetensors. Nothing in this folder is executed on loading.",
+        f"Network: {shape['n_encoders']} encoders over at most {lines['max_lines']} lines ({lines['n_buckets']} hashed "
+        f"words of width {lines['word_width']}, 20 scalars a line, {lines['n_layers']} layers of width "
+        f"{lines['width']}), a causal decoder of {shape['n_layers']} layers over program tokens, a pointer from tokens "
+        "to lines; float16 weights in safetensors. Nothing in this folder is executed on loading.",
         "## How it was made",
         f"```\n{training['command']}\n```",
-        f"Seed {training['seed']}, {training['steps']} steps, checkpoint of step {training['best_step']}, torch "
-        f"{training['torch']}. Equal data, steps and seed give equal weights on one machine.",
+        f"Seed {training['seed']}; steps of the encoders and, last, of the decoder: {_listed(training['steps'])}, "
+        f"checkpoints of steps {_listed(training['best_steps'])}; torch {training['torch']}. Equal data, steps and "
+        "seed give equal weights on one machine.",
         "Data (sha256): " + "; ".join(f"`{name}` {digest}" for name, digest in training["data_sha256"].items()) + ".",
         f"Main-content texts of {training['main_content_pages']} of the same pages were trained on as well."
         if training["main_content_pages"]
@@ -36,6 +37,10 @@ def writer_card(config: Mapping[str, Any], note: str = "") -> str:
         _quality(config),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _quality(config: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from corpusmill.prox.program_tokens import RANGE_TOKENS, Group, Scan, Word, next_group, next_scan
@@ -25,10 +26,13 @@ class ProgramDecoder:
         network: In eval mode.
         constrained: True: the grammar says which kind of token follows; False: the network does.
         threshold: Probability in [0, 1] from which on a scan stops at a line; at 0 at every line, at 1 at none.
+        weight: Weight of the decoder's correction of the encoders' opinion, see `writer_network`.
     """
 
-    def __init__(self, network: WriterNetwork, constrained: bool = True, threshold: float = 0.5) -> None:
-        self.network, self.constrained = network, constrained
+    def __init__(
+        self, network: WriterNetwork, constrained: bool = True, threshold: float = 0.5, weight: float = 1.0
+    ) -> None:
+        self.network, self.constrained, self.weight = network, constrained, weight
         inner = 0 < threshold < 1
         self.stop_at = math.log(threshold / (1 - threshold)) if inner else math.copysign(math.inf, threshold - 0.5)
 
@@ -58,12 +62,12 @@ class ProgramDecoder:
         if group == Group.CLOSE:
             return Word.CLOSE
         scan = next_scan(tokens)
-        energies = self.network.energies(h_11D, lines, scan.ends_range)[0, 0].double().numpy()
+        energies = self.network.energies(h_11D, lines, scan.ends_range, self.weight)[0, 0].double().numpy()
         if group == Group.ROW:
             return self._row(scan, energies)
         return self._decision(tokens, scan, energies, h_11D)
 
-    def _row(self, scan: Scan, energies: np.ndarray) -> int:
+    def _row(self, scan: Scan, energies: npt.NDArray[np.float64]) -> int:
         last = len(energies) - 1
         if scan.ends_range:
             stops = np.flatnonzero(energies[scan.first + 1 :] >= self.stop_at)
@@ -74,7 +78,9 @@ class ProgramDecoder:
         # "remove_lines(start=" is written and has to name a line: the most likely one
         return scan.first + _likeliest(energies[scan.first :]) if scan.first <= last else last
 
-    def _decision(self, tokens: Sequence[int], scan: Scan, energies: np.ndarray, h_11D: torch.Tensor) -> int:
+    def _decision(
+        self, tokens: Sequence[int], scan: Scan, energies: npt.NDArray[np.float64], h_11D: torch.Tensor
+    ) -> int:
         done = self.constrained and list(tokens) == [Word.KEEP]
         if not done and not scan.ends_range and (energies[scan.first :] >= self.stop_at).any():
             return Word.OPEN
@@ -83,7 +89,7 @@ class ProgramDecoder:
         return Word.KEEP if self.network.stop(h_11D).argmax() == 0 else Word.END
 
 
-def _likeliest(energies: np.ndarray) -> int:
+def _likeliest(energies: npt.NDArray[np.float64]) -> int:
     """Returns argmax of p_j * prod_{i < j} (1 - p_i), in logarithms."""
     log_p, log_q = -np.logaddexp(0, -energies), -np.logaddexp(0, energies)
     return int(np.argmax(log_p + np.concatenate([[0.0], np.cumsum(log_q)[:-1]])))

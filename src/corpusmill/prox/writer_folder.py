@@ -20,7 +20,7 @@ from corpusmill.prox.writer_network import WriterNetwork, WriterShape
 
 FORMAT = "corpusmill-program-writer/1"
 """Version of the model folder's layout and of the features; another one is refused."""
-_FLOAT32 = ("encoder.scalar_mean", "encoder.scalar_scale")
+_FLOAT32 = (".scalar_mean", ".scalar_scale")
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class ProgramWriter:
     Attributes:
         network: In eval mode.
         threshold: A scan over lines stops at this probability and above.
+        weight: Weight of the decoder's correction, see `writer_network`.
         config: ``config.json`` as read.
     """
 
     network: WriterNetwork
     threshold: float
+    weight: float
     config: dict[str, Any]
 
 
@@ -56,13 +58,13 @@ def load_writer(model_path: Path) -> ProgramWriter:
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
             network = WriterNetwork(WriterShape.from_dict(config["shape"]))
         network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-        threshold = float(config["threshold"])
+        threshold, weight = float(config["threshold"]), float(config["weight"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ModelError(
             f"model {model_path.name!r} cannot be loaded: {error}; expected a folder with {WEIGHTS} and {CONFIG} "
             "as `corpusmill build-refiner --kind program-writer` writes it"
         ) from error
-    return ProgramWriter(network.eval(), threshold, config)
+    return ProgramWriter(network.eval(), threshold, weight, config)
 
 
 def _read_config(model_path: Path) -> dict[str, Any]:
@@ -85,10 +87,11 @@ def save_writer(folder: Path, network: WriterNetwork, config: dict[str, Any]) ->
     Args:
         folder: An existing folder.
         network: The network.
-        config: What else stands in ``config.json`` (``threshold`` at least); format, sizes and digest are filled in.
+        config: What else stands in ``config.json`` (``threshold`` and ``weight`` at least); format, sizes and
+            digest are filled in.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    stored = {name: tensor if name in _FLOAT32 else tensor.half() for name, tensor in tensors.items()}
+    stored = {name: tensor if name.endswith(_FLOAT32) else tensor.half() for name, tensor in tensors.items()}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()

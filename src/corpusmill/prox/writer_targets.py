@@ -1,9 +1,12 @@
 """What the program writer is taught: histories of programs, and what should follow after each of their tokens.
 
-Only the right program as history would teach nothing about going on after a mistake, so a part of the histories is
-drawn from the network's own opinion of the lines. What follows is always taken from the labels: whatever stands in the
-program so far, the next range starts at the first line from there on that goes, and ends before the first line that
-stays (a dynamic oracle; Source: arXiv 1011.0686, DAgger, here with an exact expert). Unsure lines teach nothing.
+With right programs only as history, the decoder learns to trust what stands there, and a range begun by mistake goes
+on. So most histories are what the encoders' opinion says: the mistakes that decoding makes. What follows is always
+taken from the labels: whatever stands in the program so far, the next range starts at the first line from there on that
+goes, and ends before the first line that stays (a dynamic oracle; Source: arXiv 1011.0686, DAgger, here with an exact
+expert). Unsure lines teach nothing. Measured on unseen domains (one fold, keep-F1 of people's pages, correction weight
+1; .849 by the opinions alone): right programs .828, opinions .837 to .843, histories drawn at random by the opinions'
+probabilities .789: those are mistakes that decoding never makes.
 
 Shapes: B windows, N lines, T program tokens.
 """
@@ -19,8 +22,8 @@ from torch import Tensor
 from corpusmill.prox.labelled_pages import KEEP, REMOVE, UNSURE
 from corpusmill.prox.program_tokens import Group, Word, next_group, next_scan, program_tokens
 
-OWN_SHARE, EMPTY_SHARE = 0.4, 0.03
-"""Shares of histories drawn from the network's opinions, and of empty programs (few pages have nothing to remove)."""
+OWN_SHARE, EMPTY_SHARE = 0.9, 0.03
+"""Shares of histories by the encoders' opinions, and of empty programs (few pages have nothing to remove)."""
 
 
 @dataclass
@@ -47,20 +50,18 @@ class ProgramTargets:
 def drawn_history(
     labels: npt.NDArray[np.int8], opinions: npt.NDArray[np.float32], rng: np.random.Generator
 ) -> list[int]:
-    """Returns a program to go on from: the right one, one drawn from the opinions, or the empty one.
+    """Returns a program to go on from: the one of the opinions, the right one, or the empty one.
 
     Args:
         labels: Labels of a window's lines; unsure ones follow the opinions.
-        opinions: The line head's logits; positive: remove.
+        opinions: The encoders' logits; positive: remove.
         rng: Source of randomness.
     """
     kind = rng.random()
     if kind < EMPTY_SHARE:
         return program_tokens([False] * len(labels))
-    if kind < EMPTY_SHARE + OWN_SHARE:
-        removed = opinions + rng.logistic(size=len(opinions)) > 0
-    else:
-        removed = np.where(labels == UNSURE, opinions > 0, labels == REMOVE)
+    own = kind < EMPTY_SHARE + OWN_SHARE
+    removed = opinions > 0 if own else np.where(labels == UNSURE, opinions > 0, labels == REMOVE)
     return program_tokens(removed.tolist())
 
 

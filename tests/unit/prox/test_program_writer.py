@@ -26,7 +26,7 @@ from corpusmill.prox.writer_folder import load_writer, save_writer
 from corpusmill.prox.writer_network import WriterNetwork, WriterShape
 
 LINES = NetworkShape(n_buckets=256, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=8, dropout=0.1)
-SHAPE = WriterShape(lines=LINES, n_layers=1, n_heads=2)
+SHAPE = WriterShape(lines=LINES, n_encoders=2, n_layers=1, n_heads=2)
 PAGE = "Home\nAbout us\n\nA sentence that says something, at last.\n\nAnother one follows it.\nPrivacy | Terms\n"
 OPEN_GATES = ExecutionSettings("strict", min_words=0, max_removed=1.0)
 
@@ -60,7 +60,7 @@ def varied(n, seed):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    published_folder(folder, lambda path: save_writer(path, random_network(3), {"threshold": 0.5}))
+    published_folder(folder, lambda path: save_writer(path, random_network(3), {"threshold": 0.5, "weight": 0.8}))
     return folder
 
 
@@ -123,17 +123,21 @@ def told_the_grammar(network):
     return network
 
 
-def test_an_untrained_decoder_writes_what_the_line_head_thinks():
+@pytest.mark.parametrize("trained", [False, True], ids=["untrained", "of weight 0"])
+def test_a_decoder_that_corrects_nothing_writes_what_the_encoders_think(trained):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         network = WriterNetwork(SHAPE).eval()
-        network.encoder.head.weight.data.mul_(20)
+        network.encoders[0].head.weight.data.mul_(20)
+    if trained:
+        network.queries[0].bias.data.fill_(3)
+        network.trust[1].bias.data.fill_(3)
     for seed in range(20):
         features = line_features(varied(8, seed))
         with torch.inference_mode():
             lines = network.read(collate([features], LINES.n_buckets))
-            tokens, _ = ProgramDecoder(network).write(lines)
-        assert tokens == program_tokens((line_probabilities(network.encoder, features) >= 0.5).tolist())
+            tokens, _ = ProgramDecoder(network, weight=0.0 if trained else 1.0).write(lines)
+        assert tokens == program_tokens((line_probabilities(list(network.encoders), features) >= 0.5).tolist())
 
 
 def test_scans_stop_nowhere_at_threshold_one_and_everywhere_at_zero():
@@ -204,8 +208,8 @@ def test_windows_joined_are_the_text_and_their_programs_run(model, text, constra
 @pytest.mark.slow
 def test_a_page_of_100_000_lines_is_written_in_windows(tmp_path):
     network = WriterNetwork(WriterShape(lines=replace(LINES, max_lines=256), n_layers=1, n_heads=2))
-    network.encoder.head.bias.data.fill_(9.0)
-    published_folder(tmp_path / "m", lambda path: save_writer(path, network, {"threshold": 0.5}))
+    network.encoders[0].head.bias.data.fill_(9.0)
+    published_folder(tmp_path / "m", lambda path: save_writer(path, network, {"threshold": 0.5, "weight": 0.8}))
     text = "\n".join(varied(1000, 0) * 100)
     refiner = WriterChunkRefiner(tmp_path / "m")
     chunks = refiner.split(text)
