@@ -74,7 +74,9 @@ class TransformersChunkRefiner:
         if decoded.error is not None:
             return ChunkOutput("", n_prompt, truncated=False, reason=error_reason(decoded.error))
         text = self._decode(decoded.ids)
-        return ChunkOutput(text, n_prompt, decoded.truncated, LOOPED if decoded.looped else "")
+        if decoded.looped:  # the last token may reach into the call that was cut
+            return ChunkOutput(text[: text.rfind(")") + 1], n_prompt, decoded.truncated, LOOPED)
+        return ChunkOutput(text, n_prompt, decoded.truncated)
 
     def _prompt_ids(self, chunk: Chunk) -> list[int]:
         ids = list(chunk.line_ids) if self.assembles and isinstance(chunk, EncodedChunk) else None
