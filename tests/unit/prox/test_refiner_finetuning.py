@@ -118,7 +118,7 @@ from corpusmill.prox.refiner_finetuning import finetune_refiner
 torch.set_num_threads(1)
 train, dev, out, base, settings = sys.argv[1:]
 settings = FinetuningSettings.model_validate(json.loads(settings))
-finetune_refiner(Path(train), Path(dev), Path(out), task="chunk", base=base, steps=40, settings=settings,
+finetune_refiner(Path(train), Path(dev), Path(out), task="chunk", base=base, steps=32, settings=settings,
     progress=lambda line: print(line, flush=True))
 """
 
@@ -139,10 +139,10 @@ def base_with_dropout(files, tmp_path):
 def test_a_process_killed_midway_resumes_with_the_curve_and_weights_it_would_have_had(files, tmp_path):
     base = base_with_dropout(files, tmp_path)
     settings = SETTINGS.model_copy(
-        update={"evaluations": 8, "checkpoint_every": 3, "batch_examples": 4, "dev_examples": 2}
+        update={"evaluations": 4, "checkpoint_every": 3, "batch_examples": 4, "dev_examples": 2}
     )
     whole = tmp_path / "whole"
-    finetune_refiner(*files, whole, task="chunk", base=str(base), steps=40, settings=settings)
+    finetune_refiner(*files, whole, task="chunk", base=str(base), steps=32, settings=settings)
 
     out = tmp_path / "killed"
     arguments = [*map(str, files), str(out), str(base), settings.model_dump_json()]
@@ -152,17 +152,17 @@ def test_a_process_killed_midway_resumes_with_the_curve_and_weights_it_would_hav
     )  # fmt: skip
     assert child.stdout is not None
     for line in child.stdout:
-        if line.startswith("step 15:"):
+        if line.startswith("step 8:"):
             child.send_signal(signal.SIGKILL)
             break
     assert child.wait() == -signal.SIGKILL
     assert not out.exists()
 
     lines = []
-    finetune_refiner(*files, out, task="chunk", base=str(base), steps=40, settings=settings, progress=lines.append)
+    finetune_refiner(*files, out, task="chunk", base=str(base), steps=32, settings=settings, progress=lines.append)
     resumed_at = int(lines[0].removeprefix("step ").split(":")[0])
     assert lines[0].endswith("going on from a checkpoint")
-    assert 15 <= resumed_at < 40
+    assert 8 <= resumed_at < 32
     assert (out / "losses.json").read_text() == (whole / "losses.json").read_text()
     assert folder_digest(out) == folder_digest(whole)
 
