@@ -27,7 +27,8 @@ MIN_CHANCE = 0.3
 
 _NUMBER, _START = -2, -1
 _PACE = 0.12  # weight of the last time in the share of times that an expectation held
-_NEW, _FORGOTTEN = 0.5, 0.25  # share of a new expectation, and the one below which another takes its place
+_NEW, _FORGOTTEN = 0.28, 0.25  # share of a new expectation, too low to be drafted, and one that gives way to another
+_TRIAL = 16  # proposals between two trials while drafts do not hold
 _N_TAUGHT = 12  # times that the grammar is told, for shares near 1
 _GRAMMAR = (
     "remove_lines(start=10, end=12)\nremove_lines(start=14, end=14)\nremove_lines(start=16, end=16)",
@@ -68,6 +69,8 @@ class DraftTable:
 
     def __init__(self, pieces: TokenBytes | None, encode: Callable[[str], list[int]], eos: int | None) -> None:
         self.encode, self.eos = encode, eos
+        self.trust = 1.0
+        """Share of drafts whose first token held, the latest counting most."""
         self.digits: dict[int, str] = {}
         self.quotes: dict[int, int] = {}
         for token, piece in enumerate(pieces or ()):
@@ -128,11 +131,16 @@ class RowDraft:
         self.token = _START
         self.previous = _START  # the token before
         self.in_string = False
+        self._first: int | None = None  # the first token of the last draft
+        self._n_asked = 0
         self._places: dict[tuple[int, int], int] | None = None
 
     def accept(self, token: int) -> None:
         """Takes note of a token that was written, and learns from it."""
         table = self.table
+        if self._first is not None:
+            table.trust += ((token == self._first) - table.trust) * 0.02
+            self._first = None
         digits = table.digits.get(token)
         if self.number:
             table.learn(table.ends, self._length(self.number, self.before), int(digits is None))
@@ -158,8 +166,15 @@ class RowDraft:
         self.number = ""
 
     def propose(self, limit: int) -> list[int]:
-        """Returns at most ``limit`` ids that may follow; the same ids for the same past."""
-        limit = min(limit, MAX_DRAFT)
+        """Returns at most ``limit`` ids that may follow; seldom any while drafts do not hold."""
+        self._n_asked += 1
+        if self.table.trust < MIN_CHANCE and self._n_asked % _TRIAL:
+            return []
+        draft = self._continued(min(limit, MAX_DRAFT)) or self._copied()[:limit]
+        self._first = draft[0] if draft else None
+        return draft
+
+    def _continued(self, limit: int) -> list[int]:
         draft: list[int] = []
         last, number, before, chance = self.last, self.number, self.before, 1.0
         while len(draft) < limit:
@@ -186,7 +201,7 @@ class RowDraft:
             draft += more
             if not more or chance < MIN_CHANCE:
                 break
-        return (draft or self._copied())[:limit]
+        return draft[:limit]
 
     def _guess(self, context: _Context, before: int) -> tuple[str, float]:
         """Returns the number expected behind a context, and the share of times that such a guess held."""

@@ -75,7 +75,7 @@ class TransformersChunkRefiner:
             return ChunkOutput("", n_prompt, truncated=False, reason=error_reason(decoded.error))
         text = self._decode(decoded.ids)
         if decoded.looped:  # the last token may reach into the call that was cut
-            return ChunkOutput(text[: text.rfind(")") + 1], n_prompt, decoded.truncated, LOOPED)
+            return ChunkOutput(text[: text.rfind(")") + 1] or text, n_prompt, decoded.truncated, LOOPED)
         return ChunkOutput(text, n_prompt, decoded.truncated)
 
     def _prompt_ids(self, chunk: Chunk) -> list[int]:
