@@ -112,7 +112,7 @@ def models(tmp_path_factory, articles) -> dict[str, dict[str, str]]:
         folder.mkdir()
         make(folder, articles)
         assert (folder / "model.safetensors").exists()
-        parts[stage] = {"backend": "transformers", "model": str(folder), "device": "cpu"}
+        parts[stage] = {"backend": "transformers", "model": str(folder), "device": "cpu", "reuse_stored": False}
     return parts
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ from corpusmill.batches import rows_to_table
 from corpusmill.errors import ConfigError, ModelError
 from corpusmill.lakehouse.shards import RunToken
 from corpusmill.modeling.load import model_folder
-from corpusmill.prox.refinement_alarms import RefinementAlarms
-from corpusmill.runner import chain, refinement_alarms
+from corpusmill.runner import chain
 from corpusmill.runner.plan import load_plan
 from corpusmill.runner.refresh import refresh
 from corpusmill.runner.replay import replay
@@ -264,10 +262,9 @@ def test_a_policy_holds_execution_policy_only(home, recipe, script):
         replay(chain.open_lakehouse(), "tiny", NEW)
 
 
-def test_a_refiner_that_fails_is_a_warning_of_a_run_that_publishes(home, recipe, script, monkeypatch):
-    monkeypatch.setattr(refinement_alarms, "RefinementAlarms", partial(RefinementAlarms, min_outputs=1))
+def test_a_refiner_that_fails_is_a_warning_of_a_run_that_publishes(home, recipe, script):
     (script / "script.json").write_text(json.dumps({"default": "I would rather not"}))
-    parts = {"refine_chunks": {"backend": "scripted", "model": str(script)}}
+    parts = {"refine_chunks": {"backend": "scripted", "model": str(script), "alarms": {"min_outputs": 1}}}
     lines: list[str] = []
     report = refresh(recipe(**parts), OLD, None, lines.append)
     assert report["published"] > 0

@@ -8,9 +8,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from corpusmill.config import StageConfig, fingerprint
+from corpusmill.prox.refinement_alarms import RefinementAlarms
 
 PUBLIC_REFINERS = "gair-prox/"
 """Hub organisation of the published refiners, whose programs run in compat mode by default."""
+
+OUTPUT_VERSION = 1
+"""Raised when code that makes prompts or decodes changes what a refiner writes: then nothing stored is taken."""
 
 Backend = Literal["transformers", "vllm", "completions", "labeller", "writer", "scripted"]
 """What runs a refiner."""
@@ -21,7 +25,7 @@ class RefinerConfig(StageConfig):
 
     # Fields that change speed or place, never a decision beyond the stated float tolerance.
     not_in_fingerprint: ClassVar[frozenset[str]] = frozenset(
-        {"device", "batch_tokens", "max_error_fraction", "endpoint", "reuse_stored"}
+        {"device", "batch_tokens", "max_error_fraction", "endpoint", "reuse_stored", "alarms"}
     )
     # Fields that change what is done with an output, never the output: stored outputs serve any value of them.
     execution_policy: ClassVar[frozenset[str]] = frozenset()
@@ -62,6 +66,9 @@ class RefinerConfig(StageConfig):
     """Share of a shard's documents that may fail (``error.*``) before the shard fails. Published failure rates are
     0.04 % (documents) and 0.36 % (chunks), arXiv 2409.17115 appendix."""
 
+    alarms: RefinementAlarms = RefinementAlarms()
+    """Shares beyond which the run warns that a refiner does not work as it should."""
+
     def fingerprint(self) -> str:
         """Returns 16 hex digits over the fields that can change a decision (all but ``not_in_fingerprint``)."""
         return fingerprint(self.model_dump(mode="json", exclude=set(self.not_in_fingerprint)))
@@ -72,7 +79,7 @@ class RefinerConfig(StageConfig):
         The model's place is left out: its content is identified by digest or revision beside this.
         """
         apart = self.not_in_fingerprint | self.execution_policy | {"model", "sha256"}
-        return fingerprint(self.model_dump(mode="json", exclude=set(apart)))
+        return fingerprint([OUTPUT_VERSION, self.model_dump(mode="json", exclude=set(apart))])
 
     @property
     def execution_mode(self) -> Literal["strict", "compat"]:

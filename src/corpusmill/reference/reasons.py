@@ -94,7 +94,7 @@ DEDUPLICATED: dict[str, str] = {
 
 DOCUMENT_CODES: dict[str, str] = {
     programs.KEPT: "Kept: the program says so.",
-    programs.DROPPED_MODEL: "Removed: the program says so.",
+    programs.DROPPED_MODEL: "Removed: the model says so, by its call or by its margin against `threshold`.",
     programs.DROPPED_MIN_WORDS: "Removed without a call of the model: the document has no words.",
     programs.UNPARSED: "Kept: the output holds no call that decides.",
     programs.EMPTY_OUTPUT: "Kept: the model wrote nothing.",

@@ -59,9 +59,8 @@ def alarm_sentences(report: StageReport, alarms: RefinementAlarms) -> list[str]:
 
 def stage_alarms(plan: RunPlan, stage: str) -> RefinementAlarms | None:
     """Returns the alarms of a stage, None where it has none or the recipe leaves it out."""
-    if stage not in REFINEMENT_STAGES or plan.recipe[stage] is None:
-        return None
-    return RefinementAlarms()
+    config = getattr(plan.parsed_recipe(), stage) if stage in REFINEMENT_STAGES else None
+    return None if config is None else config.alarms
 
 
 def shard_line(report: StageReport) -> str:
