@@ -45,6 +45,9 @@ conformance: $(READY) ## Run conformance files: make conformance FILES="a.jsonl 
 reference: $(READY) ## Regenerate docs/reference
 	@$(BIN)/python -m corpusmill.reference docs/reference
 
+bench: $(READY) ## One benchmark: make bench BENCH=refining ARGS="--quick"
+	@PYTHONPATH=$(CURDIR)/benchmarks $(BIN)/python benchmarks/$(BENCH).py $(ARGS)
+
 peers: ## The peers' environment (datatrove), for the parity test against the real thing
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install -q -r benchmarks/peers.txt
@@ -57,4 +60,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help env demo up test check lint types arch conformance reference peers clean
+.PHONY: help env demo up test check lint types arch conformance reference bench peers clean
