@@ -10,7 +10,6 @@ from typing import Any
 
 from corpusmill.batches import replace_surrogates
 from corpusmill.modeling.halving import halving
-from corpusmill.modeling.onednn_linear import use_onednn
 from corpusmill.modeling.packed_prefill import last_logits, plan_prefill
 from corpusmill.prox.causal_model import CausalModel, fetched_model
 from corpusmill.prox.config import DocRefinementConfig
@@ -100,7 +99,6 @@ class TransformersDocRefiner:
         self.model_id, self.fingerprint = resolved.model_id, resolved.fingerprint
         self.config = config
         self.causal = CausalModel(folder, config)
-        use_onednn(self.causal.model)
         self.decision_ids = self.causal.tokenizer.decision_ids()
         context = self.causal.context
         self.limit = config.max_prompt_tokens if context is None else min(config.max_prompt_tokens, context - 1)
