@@ -72,7 +72,8 @@ def _sentencepiece(path: Path) -> RefinerTokenizer:
         return str(model.decode([i for i in ids if 0 <= i < n_vocab and not model.is_control(i)]))
 
     pieces = [model.id_to_piece(index) for index in range(n_vocab)]
-    words = word_ids(model.encode, pieces)
+    by_rank = all(model.get_score(index).is_integer() for index in range(n_vocab))
+    words = word_ids(model.encode, pieces) if by_rank else None  # sums of log-odds round by what stands in front
     encode_batch = _by_sentencepiece(model) if words is None else words.encode_batch
     encoder = PromptEncoder(
         encode_batch=encode_batch,

@@ -3,7 +3,8 @@
 A word of a page has mostly been seen before. Where no piece of the vocabulary reaches across the beginning of a word,
 the ids of a text are those of its words one after another, and each word is encoded once. What a word is depends on
 the vocabulary: it begins at a run of spaces, and, where the pieces allow, at a line feed and at every digit (Llama's
-do). Both the pieces and some hard texts are checked when a vocabulary is loaded; one that fails is encoded directly.
+do). Both the pieces and some hard texts are checked when a vocabulary is loaded; one that fails is encoded directly, and
+so is a unigram model, in which two ways to cut a word may tie and float rounding of the text in front decides.
 
 Cost: about 25 MB for a full table.
 """
