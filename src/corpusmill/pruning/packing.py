@@ -14,11 +14,65 @@ from corpusmill.errors import ConfigError
 
 
 class Span(NamedTuple):
-    """Part of a document inside one sequence: places ``start`` to ``end`` (exclusive) of the sequence."""
+    """Part of a document inside one sequence: places ``start`` to ``end`` (exclusive) of the sequence.
 
-    document: int
+    ``first_token`` is the place in the document of the span's first token; the end token is the document's last.
+    """
+
+    document: int | str
     start: int
     end: int
+    first_token: int = 0
+
+
+@dataclass
+class PackedSequence:
+    """Tokens and the documents that they come from, in order; a document's end token belongs to it."""
+
+    tokens: list[int] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+
+
+class SequencePacker:
+    """Packs documents one after the other and holds nothing but the sequence that is not full yet.
+
+    Args:
+        eod: Id of the end-of-document token.
+        length: t, the tokens of a sequence, at least 1.
+
+    Attributes:
+        remainder: The tokens after the last full sequence, with their owners.
+
+    Raises:
+        ConfigError: ``length`` is below 1.
+    """
+
+    def __init__(self, eod: int, length: int) -> None:
+        if length < 1:
+            raise ConfigError(f"length={length!r} of packed sequences must be at least 1")
+        self._eod = eod
+        self._length = length
+        self.remainder = PackedSequence()
+
+    def add(self, document: int | str, tokens: Sequence[int]) -> Iterator[PackedSequence]:
+        """Yields the sequences that a document fills; an empty document is one end token.
+
+        Args:
+            document: Name of the document in spans.
+            tokens: Its token ids, without end token.
+        """
+        ids = [*tokens, self._eod]
+        first = 0
+        while first < len(ids):
+            current = self.remainder
+            start = len(current.tokens)
+            piece = ids[first : first + self._length - start]
+            current.tokens += piece
+            current.spans.append(Span(document, start, start + len(piece), first))
+            first += len(piece)
+            if len(current.tokens) == self._length:
+                self.remainder = PackedSequence()
+                yield current
 
 
 @dataclass
@@ -37,7 +91,7 @@ class PackedSequences:
 
 
 def pack(documents: Iterable[Sequence[int]], eod: int, length: int) -> PackedSequences:
-    """Returns documents packed into sequences of ``length`` tokens; an empty document is one end token.
+    """Returns documents packed into sequences of ``length`` tokens; documents are named by their number.
 
     Args:
         documents: Token ids of each document, without end token.
@@ -47,33 +101,7 @@ def pack(documents: Iterable[Sequence[int]], eod: int, length: int) -> PackedSeq
     Raises:
         ConfigError: ``length`` is below 1.
     """
-    if length < 1:
-        raise ConfigError(f"length={length!r} of packed sequences must be at least 1")
-    packed = PackedSequences(np.empty((0, length), dtype=np.int64))
-    rows: list[list[int]] = []
-    current: list[int] = []
-    spans: list[Span] = []
-    for number, piece in _pieces(documents, eod, length):
-        spans.append(Span(number, len(current), len(current) + len(piece)))
-        current.extend(piece)
-        if len(current) == length:
-            rows.append(current)
-            packed.spans.append(spans)
-            current, spans = [], []
-    packed.remainder = current
-    if rows:
-        packed.sequences = np.array(rows, dtype=np.int64)
-    return packed
-
-
-def _pieces(documents: Iterable[Sequence[int]], eod: int, length: int) -> Iterator[tuple[int, list[int]]]:
-    """Yields document numbers with runs of tokens that end where a document or a sequence ends."""
-    room = length
-    for number, document in enumerate(documents):
-        ids = [*document, eod]
-        start = 0
-        while start < len(ids):
-            piece = ids[start : start + room]
-            yield number, piece
-            start += len(piece)
-            room = room - len(piece) or length
+    packer = SequencePacker(eod, length)
+    full = [sequence for number, tokens in enumerate(documents) for sequence in packer.add(number, tokens)]
+    rows = np.array([sequence.tokens for sequence in full], dtype=np.int64).reshape(len(full), length)
+    return PackedSequences(rows, [sequence.spans for sequence in full], packer.remainder.tokens)

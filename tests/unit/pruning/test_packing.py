@@ -8,7 +8,11 @@ def test_documents_are_closed_concatenated_and_cut_and_every_token_has_an_owner(
     packed = pack([[1, 2, 3], [4], [], [5, 6, 7, 8, 9]], eod=0, length=4)
     assert packed.sequences.tolist() == [[1, 2, 3, 0], [4, 0, 0, 5], [6, 7, 8, 9]]
     assert packed.remainder == [0]
-    assert packed.spans == [[Span(0, 0, 4)], [Span(1, 0, 2), Span(2, 2, 3), Span(3, 3, 4)], [Span(3, 0, 4)]]
+    assert packed.spans == [
+        [Span(0, 0, 4)],
+        [Span(1, 0, 2), Span(2, 2, 3), Span(3, 3, 4)],
+        [Span(3, 0, 4, first_token=1)],
+    ]
 
 
 def test_no_token_is_lost_or_invented():
