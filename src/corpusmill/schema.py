@@ -226,6 +226,34 @@ CHUNK_REFINEMENTS = TableSpec(
     low_cardinality=("crawl", "warc_file", "reason", "mode", "model_id", "output_key"),
 )
 
+SPAN = pa.struct(
+    [
+        pa.field("doc_id", STRING),
+        pa.field("start", pa.int64()),
+        pa.field("end", pa.int64()),
+        pa.field("first_token", pa.int64()),
+    ]
+)
+# What a packed sequence is: the same in the table of all sequences and in that of the published ones.
+SEQUENCE_COLUMNS = (
+    required("crawl", STRING),
+    required("sequence_id", STRING),
+    required("warc_file", STRING),
+    required("sequence_index", pa.int64()),
+    required("n_tokens", pa.int64()),
+    required("n_bytes", pa.int64()),
+    required("n_documents", pa.int64()),
+    required("tokens", pa.large_list(pa.int32())),
+    required("spans", pa.large_list(SPAN)),
+    required("tokenizer", STRING),
+)
+SEQUENCES = TableSpec(
+    "sequences",
+    pa.schema(list(SEQUENCE_COLUMNS)),
+    sort=("sequence_index",),
+    low_cardinality=("crawl", "warc_file", "tokenizer"),
+)
+
 SCORES = TableSpec(
     "scores",
     pa.schema(
@@ -277,6 +305,23 @@ CORPUS = TableSpec(
     ),
     sort=("language", "doc_id"),
     low_cardinality=("crawl", "warc_file", "language", "recipe_fingerprint"),
+)
+
+CORPUS_SEQUENCES = TableSpec(
+    "corpus_sequences",
+    pa.schema(
+        [
+            *SEQUENCE_COLUMNS,
+            pa.field("mean_nll", pa.float64()),
+            pa.field("perplexity", pa.float64()),
+            pa.field("bits_per_byte", pa.float64()),
+            pa.field("el2n", pa.float64()),
+            pa.field("memorization", pa.float64()),
+            required("recipe_fingerprint", STRING),
+        ]
+    ),
+    sort=("sequence_index",),
+    low_cardinality=("crawl", "warc_file", "tokenizer", "recipe_fingerprint"),
 )
 
 RUNS = TableSpec(
@@ -375,7 +420,16 @@ EPOCHS = TableSpec(
     low_cardinality=("recipe", "crawl"),
 )
 
-RECIPE_TABLES = (DOCUMENTS, DUPLICATES, DOCUMENT_REFINEMENTS, CHUNK_REFINEMENTS, SCORES, CORPUS)
+RECIPE_TABLES = (
+    DOCUMENTS,
+    DUPLICATES,
+    DOCUMENT_REFINEMENTS,
+    CHUNK_REFINEMENTS,
+    SEQUENCES,
+    SCORES,
+    CORPUS,
+    CORPUS_SEQUENCES,
+)
 OPS_TABLES = (RUNS, QUARANTINE, MODELS, CUTOFFS, EPOCHS)
 
 
@@ -397,6 +451,19 @@ def doc_id_of(record_id: str | None, warc_file: str, warc_offset: int) -> str:
         except ValueError:
             pass
     digest = hashlib.blake2b(f"{warc_file}\n{warc_offset}".encode(), digest_size=16).digest()
+    return str(uuid.UUID(bytes=digest))
+
+
+def sequence_id_of(warc_file: str, index: int, tokenizer: str, length: int) -> str:
+    """Returns the id of a packed sequence: a 128-bit hash of where it stands and how it was packed, in UUID form.
+
+    Args:
+        warc_file: Path of the file whose documents were packed, as its manifest lists it.
+        index: Number of the sequence inside the file, from 0.
+        tokenizer: sha256 of the tokenizer.
+        length: Tokens of a sequence.
+    """
+    digest = hashlib.blake2b(f"{warc_file}\n{index}\n{tokenizer}\n{length}".encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest))
 
 
