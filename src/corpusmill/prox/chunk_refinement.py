@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from corpusmill.batches import replace_surrogates, rows_to_table
 from corpusmill.prox.config import ChunkRefinementConfig
-from corpusmill.prox.failures import answer_each, error_reason
+from corpusmill.prox.failures import answer_each, error_reason, is_error
 from corpusmill.prox.program_execution import (
     EDITED,
     EMPTY_OUTPUT,
@@ -115,15 +115,27 @@ class ChunkRefinementStage:
             "output_key": self.refiner.fingerprint,
             "text_digest": text_digest(text),
         }
-        if isinstance(written, Exception):
-            log.warning("document %s: the chunk refiner failed: %r", row["doc_id"], written)
+        failure = _failure(written)
+        if failure or isinstance(written, Exception):
+            what = written if isinstance(written, Exception) else failure
+            log.warning("document %s: the chunk refiner failed: %r", row["doc_id"], what)
             metrics["failures"] += 1
             counts = ("n_chunks", "n_errors", "n_normalize_misses", "n_truncated", "n_chars_after")
-            return out | dict.fromkeys(counts, 0) | {"reason": error_reason(written)}
+            return out | dict.fromkeys(counts, 0) | {"reason": failure}
         clean = [_without_surrogates(program, metrics) for program in written]
         result = execute_written(text, clean, self.gates)
         _count(metrics, result, clean)
         return out | executed_columns(clean, result)
+
+
+def _failure(written: Written | Exception) -> str:
+    """Returns ``error.<what>`` where the refiner failed on a document or on a chunk of it, else ``""``.
+
+    A document with one chunk that nothing was written for would be published with that part as it was.
+    """
+    if isinstance(written, Exception):
+        return error_reason(written)
+    return next((program.output.reason for program in written if is_error(program.output.reason)), "")
 
 
 def execute_written(text: str, written: Written, gates: ExecutionSettings) -> ExecutionResult:

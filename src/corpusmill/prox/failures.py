@@ -6,6 +6,9 @@ from typing import TypeVar
 
 from corpusmill.errors import ConfigError, ModelError, Transient
 
+ERROR = "error."
+"""Beginning of the reasons of items that something failed on."""
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -42,4 +45,9 @@ def _complete(call: Callable[[Sequence[Item]], Sequence[Answer]], items: Sequenc
 
 def error_reason(error: Exception) -> str:
     """Returns ``error.<what>`` from the exception's class name, for instance ``error.out_of_memory_error``."""
-    return "error." + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__).lower()
+    return ERROR + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__).lower()
+
+
+def is_error(reason: str) -> bool:
+    """Returns whether a reason says that something failed: another attempt may give an answer."""
+    return reason.startswith(ERROR)

@@ -19,6 +19,7 @@ from typing import Generic, Protocol, TypeVar
 from corpusmill.config import fingerprint
 from corpusmill.errors import CorpusmillError, ModelError
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
+from corpusmill.prox.failures import is_error
 from corpusmill.prox.program_execution import LOOPED
 from corpusmill.prox.program_parser import parse_program
 from corpusmill.prox.refiner import (
@@ -219,8 +220,8 @@ class _Reusing(Generic[Inner]):
         if len(written) != len(asked):
             raise RuntimeError(f"the refiner gave {len(written)} answers to {len(asked)} inputs; expected one each")
         if cache and written:
-            texts = (json.dumps(asdict(answer), ensure_ascii=True, sort_keys=True) for answer in written)
-            cache.store(dict(zip((keys[i] for i in asked), texts, strict=True)))
+            answered = [(i, answer) for i, answer in zip(asked, written, strict=True) if not is_error(answer.reason)]
+            cache.store({keys[i]: json.dumps(asdict(a), ensure_ascii=True, sort_keys=True) for i, a in answered})
         self._counts["reused_stored"] += len(items) - len(unknown)
         self._counts["reused_cache"] += len(unknown) - len(asked)
         self._counts["model_calls"] += len(asked)

@@ -156,6 +156,32 @@ def test_a_looped_output_is_executed_and_counted_and_one_that_was_not_sent_is_no
     assert (unsent.metrics["chunks_looped"], unsent.metrics["chunks_failed"]) == (0, 2)
 
 
+class Short(Writer):
+    """Has no memory for the chunk at line 3 until it is told otherwise."""
+
+    memory = False
+
+    def write_programs(self, chunks):
+        short = ChunkOutput("", 5, truncated=False, reason="error.out_of_memory_error")
+        written = super().write_programs(chunks)
+        return [short if c.first_line and not self.memory else w for c, w in zip(chunks, written, strict=True)]
+
+
+def test_a_chunk_that_the_model_failed_on_fails_its_document_and_is_asked_for_again(cache):
+    writer = Short()
+    stage = ChunkRefinementStage(CHUNKS, writer, Reuse(cache=cache))
+    brief = "one chunk of a document that has more than ten words in it"
+    output = stage.process(batch([GOOD, brief]))
+    failed, fine = rows(output)["d0"], rows(output)["d1"]
+    assert (failed["kept"], failed["reason"], failed["programs"]) == (False, "error.out_of_memory_error", None)
+    assert fine["programs"]
+    assert output.metrics["failures"] == 1
+    writer.memory, writer.seen = True, []
+    again = stage.process(batch([GOOD, brief]))
+    assert [chunk.first_line for chunk in writer.seen] == [3]
+    assert rows(again)["d0"]["text"] == GOOD[GOOD.index("\n") + 1 :]
+
+
 def test_the_same_chunk_at_another_line_or_of_another_key_is_another_chunk(cache):
     first = Writer()
     refiner = ReusingChunkRefiner(CHUNKS, first, Reuse(cache=cache))
