@@ -1,13 +1,15 @@
-"""Training of small decoder language models on packed token sequences: presets, AdamW, cosine, resume.
+"""Training of decoder language models on packed token sequences: AdamW, two schedules, accumulation, resume.
 
-Equal data, settings and thread count give equal weights; a run that was killed goes on from its last checkpoint with
-the loss curve it would have had.
+On a CPU equal data, settings and thread count give equal weights; a run that was killed goes on from its last
+checkpoint with the loss curve it would have had, bit for bit. Sequences may be a memory map: only the rows of a step
+are read.
 """
 
 import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,38 +19,13 @@ import torch.nn.functional as F
 
 from corpusmill.config import fingerprint
 from corpusmill.errors import ConfigError, ModelError
+from corpusmill.modeling.decoder_shapes import PRESETS as PRESETS
+from corpusmill.modeling.decoder_shapes import Preset as Preset
 
 CHECKPOINT = "training_state.pt"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Shape of a decoder.
-
-    Attributes:
-        architecture: ``llama`` (rotary positions, tied embeddings) or ``gpt2`` (learned positions).
-        hidden: Width.
-        layers: Number of blocks.
-        heads: Attention heads.
-        feed_forward: Width of the feed-forward layer.
-        context: Positions.
-    """
-
-    architecture: Literal["llama", "gpt2"]
-    hidden: int
-    layers: int
-    heads: int
-    feed_forward: int
-    context: int
-
-
-PRESETS: dict[str, Preset] = {
-    "test": Preset("llama", 32, 1, 2, 64, 64),
-    "tiny": Preset("llama", 128, 4, 4, 352, 256),
-    "small": Preset("llama", 256, 6, 8, 704, 512),
-    "gpt-124m": Preset("gpt2", 768, 12, 12, 3072, 2048),
-}
-"""Named shapes: ``tiny`` trains in minutes on a CPU, ``gpt-124m`` is the size of the paper's small models."""
+Schedule = Literal["cosine", "ramp"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Compiled = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True)
@@ -67,18 +44,25 @@ class TrainingSettings:
         clip: Largest gradient norm.
         seed: Of initialisation and data order.
         checkpoint_every: Steps between two checkpoints for resuming; 0 writes none.
+        micro_batch: Sequences of one forward pass; a step adds up the gradients of as many passes as its batch needs.
+            None: the whole batch at once.
+        precision: Of the forward and backward pass; the weights are float32. ``auto``: bfloat16 on a GPU, else float32.
+        compiled: Whether torch.compile makes one kernel graph of the pass. ``auto``: on a GPU.
     """
 
     steps: int
     batch_size: int = 16
     learning_rate: float = 2e-3
-    schedule: Literal["cosine", "ramp"] = "cosine"
+    schedule: Schedule = "cosine"
     warmup_steps: int = 40
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     seed: int = 0
     checkpoint_every: int = 200
+    micro_batch: int | None = None
+    precision: Precision = "auto"
+    compiled: Compiled = "auto"
 
     def rate_at(self, step: int) -> float:
         """Returns the learning rate of a step, counted from 0."""
@@ -165,18 +149,25 @@ def train_lm(
     state_dir: Path | None = None,
     progress: Progress | None = None,
     after_step: StepHook | None = None,
+    *,
+    data_id: str | None = None,
+    keep_state: bool = False,
 ) -> TrainingRun:
     """Trains the model in place and returns the loss curve.
 
-    On a GPU the forward pass runs in bfloat16. The order of the data depends on seed and step only.
+    The order of the data depends on seed and step only.
 
     Args:
         model: A causal language model; trained where it lies.
-        sequences: Token ids [n, t], packed.
+        sequences: Token ids [n, t], packed; an array or a memory map of any unsigned or signed integer type.
         settings: How to train.
-        state_dir: Folder of the resume checkpoint; None keeps none. The checkpoint is removed at the end.
+        state_dir: Folder of the resume checkpoint; None keeps none.
         progress: Called after each step.
-        after_step: Called after each step with the model, in training mode.
+        after_step: Called after each step with the model, in training mode, before the step's checkpoint is written: a
+            killed run calls it again for every step after its last checkpoint.
+        data_id: What identifies the sequences; None: their sum, which reads all of them.
+        keep_state: True writes the checkpoint of the last step and leaves it, so that a caller who stores the result
+            can be killed too; the caller removes it. False removes it at the end.
 
     Raises:
         ModelError: There are no sequences, the loss is not finite, or the checkpoint is of another run.
@@ -185,33 +176,61 @@ def train_lm(
         raise ModelError("there are no packed sequences to train on; give more text, or a shorter context")
     optimizer = _adamw(model, settings)
     run = TrainingRun()
-    identity = fingerprint([asdict(settings), list(sequences.shape), int(sequences.sum()), repr(model.config)])
+    data = int(sequences.sum()) if data_id is None else data_id
+    identity = fingerprint([asdict(settings), list(sequences.shape), data, repr(model.config)])
     if state_dir is not None:
         _resume(state_dir / CHECKPOINT, identity, model, optimizer, run)
     device = next(model.parameters()).device
+    backward = _backward_pass(model, settings, device)
     model.train()
     for step in range(len(run.losses), settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = settings.rate_at(step)
-        batch_BT = torch.from_numpy(sequences[batch_rows(step, len(sequences), settings)]).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits_BTV = model(input_ids=batch_BT, use_cache=False).logits[:, :-1]
-        loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), batch_BT[:, 1:].flatten())
+        rows = sequences[batch_rows(step, len(sequences), settings)].astype(np.int64)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]  # torch's own annotation is partial
+        loss = backward(torch.from_numpy(rows).to(device))
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
-        run.losses.append(_finite(loss.item(), step))
-        if state_dir is not None and settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
-            _checkpoint(state_dir / CHECKPOINT, identity, model, optimizer, run)
+        run.losses.append(_finite(loss, step))
         if after_step is not None:
             after_step(step + 1, model)
+        if state_dir is not None and _checkpoint_is_due(step + 1, settings, keep_state=keep_state):
+            _checkpoint(state_dir / CHECKPOINT, identity, model, optimizer, run)
         if progress is not None:
             progress(step + 1, run.losses[-1])
     model.eval()
-    if state_dir is not None:
+    if state_dir is not None and not keep_state:
         (state_dir / CHECKPOINT).unlink(missing_ok=True)
     return run
+
+
+def _checkpoint_is_due(done: int, settings: TrainingSettings, *, keep_state: bool) -> bool:
+    last = keep_state and done == settings.steps
+    return last or bool(settings.checkpoint_every and done % settings.checkpoint_every == 0)
+
+
+def _backward_pass(model: Any, settings: TrainingSettings, device: torch.device) -> Callable[[torch.Tensor], float]:
+    """Returns a function that leaves the gradients of a batch [B, T] in the model and returns its mean loss."""
+    on_gpu = device.type == "cuda"
+    half = settings.precision == "bfloat16" or (settings.precision == "auto" and on_gpu)
+
+    def token_loss(ids_BT: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
+        return F.cross_entropy(logits_BTV.float().flatten(0, 1), ids_BT[:, 1:].flatten())
+
+    compiled = settings.compiled == "yes" or (settings.compiled == "auto" and on_gpu)
+    forward = torch.compile(token_loss) if compiled else token_loss
+
+    def backward(batch_BT: torch.Tensor) -> float:
+        losses = []
+        for micro_BT in batch_BT.split(settings.micro_batch or len(batch_BT)):
+            loss = forward(micro_BT) * (len(micro_BT) / len(batch_BT))
+            loss.backward()
+            losses.append(loss.detach())
+        return float(torch.stack(losses).sum())
+
+    return backward
 
 
 def batch_rows(step: int, n: int, settings: TrainingSettings) -> np.ndarray:
@@ -219,10 +238,15 @@ def batch_rows(step: int, n: int, settings: TrainingSettings) -> np.ndarray:
     places = np.arange(step * settings.batch_size, (step + 1) * settings.batch_size)
     rows = np.empty(len(places), dtype=np.int64)
     for epoch in np.unique(places // n):
-        order = np.random.default_rng([settings.seed, int(epoch)]).permutation(n)
         here = places // n == epoch
-        rows[here] = order[places[here] % n]
+        rows[here] = _shuffled(settings.seed, int(epoch), n)[places[here] % n]
     return rows
+
+
+@lru_cache(maxsize=2)
+def _shuffled(seed: int, epoch: int, n: int) -> np.ndarray:
+    """Returns the order of one epoch; two are kept, because a step may end one epoch and begin the next."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
 
 
 def _adamw(model: Any, settings: TrainingSettings) -> torch.optim.Optimizer:
