@@ -13,7 +13,7 @@ from corpusmill.prox.refinement_alarms import RefinementAlarms
 PUBLIC_REFINERS = "gair-prox/"
 """Hub organisation of the published refiners, whose programs run in compat mode by default."""
 
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 """Raised when code that makes prompts or decodes changes what a refiner writes: then nothing stored is taken."""
 
 Backend = Literal["transformers", "vllm", "completions", "labeller", "writer", "scripted"]

@@ -9,12 +9,14 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from corpusmill.errors import ConfigError, ModelError
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.prox.finetuning_settings import Task
 from corpusmill.prox.program_model_base import copy_tokenizer
+
+Config = TypeVar("Config", DocRefinementConfig, ChunkRefinementConfig)
 
 RECORD, LOSSES = "corpusmill.json", "losses.json"
 FORMAT = "corpusmill-program-model/1"
@@ -45,11 +47,16 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def inference_settings(folder: Path, task: Task) -> dict[str, Any]:
-    """Returns the settings of a refinement stage that run a model as it was trained; empty without a record.
+def as_trained(config: Config, folder: Path) -> Config:
+    """Returns a stage's settings with what a model's record says in place of those that are left at their defaults.
 
-    Keys are fields of `DocRefinementConfig` or `ChunkRefinementConfig`: ``prompt_ids``, ``max_prompt_tokens``, and for
-    chunks ``window_tokens`` and ``max_new_tokens``.
+    So a model that was trained on other prompts or windows than the public refiners' runs as it was trained, whoever
+    names it: a recipe, a command, an evaluation. A setting that differs from its default stays, and a folder without a
+    record (a public refiner) changes nothing.
+
+    Args:
+        config: Settings that name the model.
+        folder: Its folder.
 
     Raises:
         ConfigError: The model was trained for the other stage.
@@ -57,23 +64,30 @@ def inference_settings(folder: Path, task: Task) -> dict[str, Any]:
     """
     record = read_record(folder)
     if record is None:
-        return {}
-    if record["task"] != task:
+        return config
+    stage: Task = "document" if isinstance(config, DocRefinementConfig) else "chunk"
+    if record["task"] != stage:
         raise ConfigError(
-            f"model {folder.name!r} was trained for the {record['task']} stage, not for the {task} stage; use one that "
-            f"was made with task={task!r}"
+            f"model {folder.name!r} was trained for the {record['task']} stage, not for the {stage} stage; use one "
+            f"that was made with task={stage!r}"
         )
-    return dict(record["inference"])
+    given, fields = config.model_dump(), type(config).model_fields
+    trained = {
+        name: value
+        for name, value in record["inference"].items()
+        if name not in fields or given[name] == fields[name].default
+    }
+    return type(config).load({**given, **trained})
 
 
 def doc_config(folder: Path, **fields: Any) -> DocRefinementConfig:
     """Returns settings of the document stage for a model folder; ``fields`` add to what its record says."""
-    return DocRefinementConfig.load({"model": str(folder), **inference_settings(folder, "document"), **fields})
+    return as_trained(DocRefinementConfig.load({"model": str(folder), **fields}), folder)
 
 
 def chunk_config(folder: Path, **fields: Any) -> ChunkRefinementConfig:
     """Returns settings of the chunk stage for a model folder; ``fields`` add to what its record says."""
-    return ChunkRefinementConfig.load({"model": str(folder), **inference_settings(folder, "chunk"), **fields})
+    return as_trained(ChunkRefinementConfig.load({"model": str(folder), **fields}), folder)
 
 
 def check_out(out_dir: Path, base: str) -> None:

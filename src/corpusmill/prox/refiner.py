@@ -8,12 +8,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from corpusmill.config import fingerprint
 from corpusmill.errors import ConfigError
 from corpusmill.prox.chunking import Chunk as Chunk
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
+
+Config = TypeVar("Config", DocRefinementConfig, ChunkRefinementConfig)
+
+LANGUAGE_MODELS = frozenset({"transformers", "vllm", "completions"})
+"""Backends whose model is a causal language model; its folder may hold a record of its training."""
 
 TOO_LONG_PROMPT = "too_long_prompt"
 """Reason of a chunk whose prompt exceeds the limit: it was not sent and stays as it is."""
@@ -162,13 +167,25 @@ def _own_folder(config: DocRefinementConfig | ChunkRefinementConfig) -> Path:
     return place
 
 
+def _as_trained(config: Config) -> Config:
+    """Returns the settings with what a local language model's own record says about them."""
+    place = _local_place(config.model) if config.backend in LANGUAGE_MODELS else None
+    if place is None or not place.is_dir():
+        return config
+    from corpusmill.prox.program_model_folder import as_trained
+
+    return as_trained(config, place)
+
+
 def load_doc_refiner(config: DocRefinementConfig) -> DocRefiner:
-    """Returns the document refiner that the settings name.
+    """Returns the document refiner that the settings name; a program model of ours runs as it was trained.
 
     Raises:
-        ConfigError: The model's digest is not the expected one, or the backend has no document stage.
+        ConfigError: The model's digest is not the expected one, the backend has no document stage, or the model is one
+            of the chunk stage.
         ModelError: The model cannot be loaded.
     """
+    config = _as_trained(config)
     if config.backend == "labeller":
         from corpusmill.prox.line_labeller import LabellerDocRefiner
 
@@ -196,12 +213,13 @@ def load_doc_refiner(config: DocRefinementConfig) -> DocRefiner:
 
 
 def load_chunk_refiner(config: ChunkRefinementConfig) -> ChunkRefiner:
-    """Returns the chunk refiner that the settings name.
+    """Returns the chunk refiner that the settings name; a program model of ours runs as it was trained.
 
     Raises:
-        ConfigError: The model's digest is not the expected one.
+        ConfigError: The model's digest is not the expected one, or the model is one of the document stage.
         ModelError: The model cannot be loaded.
     """
+    config = _as_trained(config)
     if config.backend == "labeller":
         from corpusmill.prox.line_labeller import LabellerChunkRefiner
 

@@ -15,11 +15,20 @@ pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
 from corpusmill.errors import ConfigError, ModelError, PermanentDataError  # noqa: E402
+from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig  # noqa: E402
 from corpusmill.prox.finetuning_settings import FinetuningSettings  # noqa: E402
 from corpusmill.prox.program_execution import ChunkProgram, ExecutionSettings, execute  # noqa: E402
-from corpusmill.prox.program_model_folder import RECORD, chunk_config, doc_config, read_record  # noqa: E402
+from corpusmill.prox.program_model_folder import (  # noqa: E402
+    FORMAT,
+    RECORD,
+    as_trained,
+    chunk_config,
+    doc_config,
+    read_record,
+)
 from corpusmill.prox.program_parser import parse_program  # noqa: E402
 from corpusmill.prox.refiner import folder_digest, load_chunk_refiner, load_doc_refiner  # noqa: E402
+from corpusmill.prox.refiner_evaluation import evaluate  # noqa: E402
 from corpusmill.prox.refiner_finetuning import finetune_refiner  # noqa: E402
 from corpusmill.prox.training_examples import (  # noqa: E402
     ChunkExample,
@@ -86,14 +95,20 @@ def test_a_line_edit_is_learnt_and_written_as_valid_programs(files, tmp_path):
     config = chunk_config(tmp_path / "m", device="cpu")
     assert (config.backend, config.prompt_ids, config.max_new_tokens) == ("transformers", "sft", 48)
     refiner = load_chunk_refiner(config)
-    for number in range(2000, 2010):
-        example = chunk_example(number)
+    unseen = [chunk_example(number) for number in range(2000, 2010)]
+    for example in unseen:
         text = "\n".join(example.lines)
         (chunk,) = refiner.split(text)
         (output,) = refiner.write_programs([chunk])
         assert parse_program(output.output, "strict") == parse_program(example.program, "strict")
         result = execute(text, [ChunkProgram(0, chunk.last_line, output.output)], ExecutionSettings("strict", 0))
         assert MENU not in result.text
+    named = load_chunk_refiner(ChunkRefinementConfig(model=str(tmp_path / "m"), device="cpu"))  # as a recipe does
+    assert named.write_programs([chunk]) == [output]
+    pages = [{"lines": list(e.lines), "remove": [e.lines.index(MENU)] if MENU in e.lines else []} for e in unseen]
+    (tmp_path / "pages.jsonl").write_text("".join(json.dumps({**page, "unsure": []}) + "\n" for page in pages))
+    measured = evaluate(tmp_path / "m", tmp_path / "pages.jsonl")
+    assert (measured["keep_f1"], measured["validity_free"]) == (1.0, 1.0)
 
 
 @pytest.mark.slow
@@ -114,6 +129,7 @@ import json, sys
 from pathlib import Path
 import torch
 from corpusmill.prox.finetuning_settings import FinetuningSettings
+from corpusmill.prox.refiner_evaluation import evaluate  # noqa: E402
 from corpusmill.prox.refiner_finetuning import finetune_refiner
 torch.set_num_threads(1)
 train, dev, out, base, settings = sys.argv[1:]
@@ -228,6 +244,19 @@ def test_files_without_examples_of_the_task_are_refused(files, tmp_path):
         tiny_run((tmp_path / "broken.jsonl.gz", files[1]), tmp_path / "m")
     with pytest.raises(PermanentDataError, match="cannot be read"):
         tiny_run((tmp_path / "absent.jsonl", files[1]), tmp_path / "m")
+
+
+def test_a_model_runs_as_it_was_trained_unless_the_settings_say_otherwise(tmp_path):
+    record = {"format": FORMAT, "task": "chunk", "inference": {"prompt_ids": "sft", "window_tokens": 700}}
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    given = ChunkRefinementConfig(model="a name", window_tokens=90, min_words=3)
+    assert as_trained(given, tmp_path) == given.model_copy(update={"prompt_ids": "sft"})
+    assert as_trained(given.model_copy(update={"window_tokens": 1500}), tmp_path).window_tokens == 700
+    with pytest.raises(ConfigError, match="trained for the chunk stage, not for the document stage"):
+        load_doc_refiner(DocRefinementConfig(model=str(tmp_path)))
+    (tmp_path / RECORD).write_text(json.dumps({**record, "inference": {"windows": 3}}))
+    with pytest.raises(ConfigError, match="windows=3"):
+        as_trained(given, tmp_path)
 
 
 def test_a_damaged_or_foreign_record_is_refused_and_none_means_a_public_model(tmp_path):
