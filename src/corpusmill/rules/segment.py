@@ -5,30 +5,24 @@ sentencizer: what datatrove, and so FineWeb, counts. spaCy works on whitespace-s
 distinct chunk is tokenised once and remembered with everything that the rules ask of it. The memory is bounded and
 never changes a result.
 
-Differs: spaCy needs quadratic time for long runs of punctuation without whitespace (16,000 characters: 45 s). A chunk
-beyond `SLOW_CHUNK` is cut into runs of word characters and single other characters instead.
 Limits: spaCy's special cases may match across whitespace; no text is known where that changes a token.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from corpusmill.batches import replace_surrogates
+from corpusmill.rules.english_tokens import EnglishTokenizer, Token
 from corpusmill.rules.punctuation import SYMBOLS
 
 MEMO_CHUNKS = 400_000
 """Distinct chunks remembered per process; about 250 MB when full."""
 MEMO_CHUNK_CHARS = 40
 """Longer chunks are rarely met twice and are not remembered."""
-RELOAD_AFTER = 500_000
-"""Chunks tokenised before spaCy's tokenizer is made anew, which bounds its string table."""
-SLOW_CHUNK = 1_000_000
-"""Bound on characters times non-alphanumeric characters of a chunk that spaCy gets; about 0.2 s at the bound."""
 ODD_NAME = "IS_ALPHA"
 """A token that spaCy refuses inside a memory zone; the reference then drops it from the text, and so do we."""
 
-_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]|\s+")
 _PIECES = re.compile(r"\S+|\s+")
 
 
@@ -73,16 +67,7 @@ class Segmenter:
 
     def __init__(self) -> None:
         self._memo: dict[str, Chunk] = {}
-        self._n_tokenised = 0
-        self._load()
-
-    def _load(self) -> None:
-        """Makes a new tokenizer, because spaCy's own string table only ever grows."""
-        import spacy
-
-        nlp = spacy.blank("en")
-        self._tokenize: Any = nlp.tokenizer
-        self._end_marks: frozenset[str] = frozenset(nlp.add_pipe("sentencizer").punct_chars)
+        self._tokenizer = EnglishTokenizer()
 
     def words(self, text: str) -> Words:
         """Returns the words of a text."""
@@ -123,7 +108,7 @@ class Segmenter:
     def _chunk(self, text: str) -> Chunk:
         found = self._memo.get(text)
         if found is None:
-            found = self._measure(text)
+            found = measure_chunk(self._tokenizer.tokens(text), self._tokenizer.end_marks)
             if len(text) <= MEMO_CHUNK_CHARS:
                 if len(self._memo) >= MEMO_CHUNKS:
                     for old in list(self._memo)[: MEMO_CHUNKS // 2]:
@@ -131,46 +116,37 @@ class Segmenter:
                 self._memo[text] = found
         return found
 
-    def _measure(self, text: str) -> Chunk:
-        """Returns the chunk's tokens and sums; sentence marks follow spaCy's sentencizer."""
-        self._n_tokenised += 1
-        if self._n_tokenised % RELOAD_AFTER == 0:
-            self._load()
-        if len(text) > 200 and _slow(text):
-            tokens = [(w, not w[0].isalnum() and w != "_") for w in _WORD_OR_MARK.findall(text)]
-        else:
-            tokens = [(t.text, t.is_punct) for t in self._tokenize(text)]
-        words = [word for word, _ in tokens]
-        named = [w for w in words if not SYMBOLS.issuperset(w)]
-        starts, open_mark = zip(*(self._follow(tokens, mark) for mark in (False, True)), strict=True)
-        return Chunk(
-            tuple(words),
-            len(named),
-            sum(map(len, named)),
-            sum(1 for w in words if w.isalpha() or any(map(str.isalpha, w))),
-            starts,
-            open_mark,
-        )
 
-    def _follow(self, tokens: Iterable[tuple[str, bool]], mark: bool) -> tuple[int, bool]:
-        """Returns how many sentences begin in the tokens and whether an end mark is open after them."""
-        n = 0
-        for text, is_punct in tokens:
-            if text in self._end_marks:
-                mark = True
-            elif mark and not is_punct:
-                n += 1
-                mark = False
-        return n, mark
+def measure_chunk(tokens: Sequence[Token], end_marks: Collection[str]) -> Chunk:
+    """Returns the sums over a chunk's tokens; sentence marks follow spaCy's sentencizer."""
+    words = [word for word, _ in tokens]
+    named = [w for w in words if not SYMBOLS.issuperset(w)]
+    starts, open_mark = zip(*(_follow(tokens, mark, end_marks) for mark in (False, True)), strict=True)
+    return Chunk(
+        tuple(words),
+        len(named),
+        sum(map(len, named)),
+        sum(1 for w in words if w.isalpha() or any(map(str.isalpha, w))),
+        starts,
+        open_mark,
+    )
+
+
+def _follow(tokens: Iterable[Token], mark: bool, end_marks: Collection[str]) -> tuple[int, bool]:
+    """Returns how many sentences begin in the tokens and whether an end mark is open after them."""
+    n = 0
+    for text, is_punct in tokens:
+        if text in end_marks:
+            mark = True
+        elif mark and not is_punct:
+            n += 1
+            mark = False
+    return n, mark
 
 
 def _storable(text: str) -> str:
     """Returns the text without lone surrogates, which spaCy cannot store."""
     return replace_surrogates(text)[0]
-
-
-def _slow(chunk: str) -> bool:
-    return len(chunk) * (len(chunk) - sum(map(str.isalnum, chunk))) > SLOW_CHUNK
 
 
 def _join(chunks: Iterable[Chunk]) -> Words:

@@ -7,7 +7,7 @@ import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.rules import segment
+from corpusmill.rules import english_tokens, segment
 from corpusmill.rules.segment import Segmenter
 
 
@@ -86,7 +86,7 @@ def test_words_and_sentences_equal_spacys_pipeline(segmenter, pipeline, parts):
 
 def test_a_full_memory_changes_no_result(monkeypatch):
     monkeypatch.setattr(segment, "MEMO_CHUNKS", 4)
-    monkeypatch.setattr(segment, "RELOAD_AFTER", 12)
+    monkeypatch.setattr(english_tokens, "RELOAD_AFTER", 12)
     text = "One can't know. Two don't care! Three shouldn't?"
     small = Segmenter()
     results = {(tuple(small.words(text).words), small.n_sentences(text)) for _ in range(3)}
