@@ -1,25 +1,25 @@
-"""Reference models: tokenizer, packed sequences, a decoder from a preset, and how well it predicts held-out text.
+"""A reference model of texts in memory: tokenizer, packed sequences, a decoder from a preset, its held-out NLL.
 
 For perplexity the reference must be trained on text that is disjoint from the pool it scores, for memorization on the
 pool itself ("When Less is More", arXiv 2309.04564v1, section 3.2). A score's direction depends on the reference's
-corpus: under a clean reference low perplexity helps, under a crawl-trained one it hurts.
+corpus: under a clean reference low perplexity helps, under a crawl-trained one it hurts. Corpora that no list should
+hold are built by `corpusmill.runner.reference_building`, from the same parts.
 """
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from corpusmill.errors import ModelError
-from corpusmill.modeling.train_lm import PRESETS, Progress, TrainingSettings, new_model, train_lm
+from corpusmill.modeling.train_lm import CHECKPOINT, PRESETS, Progress, TrainingSettings, new_model
 from corpusmill.pruning.packing import PackedSequences, pack
-from corpusmill.pruning.perplexity import mean_nll
-
-EOD = "<|endoftext|>"
-PAD = "<|pad|>"
+from corpusmill.pruning.reference_tokenizer import EOD as EOD
+from corpusmill.pruning.reference_tokenizer import PAD as PAD
+from corpusmill.pruning.reference_tokenizer import save_tokenizer
+from corpusmill.pruning.reference_tokenizer import train_tokenizer as train_tokenizer
+from corpusmill.pruning.reference_training import save_weights, train_and_save
+from corpusmill.pruning.reference_training import sequence_nll as sequence_nll
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,6 @@ class ReferenceModel:
     losses: list[float]
     validation_nll: float | None
     checkpoints: dict[int, Path] = field(default_factory=dict)
-
-
-def train_tokenizer(texts: Iterable[str], n_vocab: int = 2048) -> Any:
-    """Returns a byte-level BPE `tokenizers.Tokenizer`; every text can be encoded and comes back unchanged.
-
-    Args:
-        texts: Training text.
-        n_vocab: Ids, the 256 bytes and two special tokens included.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=n_vocab,
-        special_tokens=[EOD, PAD],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
 
 
 def pack_texts(texts: Iterable[str], tokenizer: Any, context: int) -> PackedSequences:
@@ -91,7 +69,7 @@ def train_reference_model(
     """Returns a reference model trained from scratch and saved as a Hugging Face folder with safetensors.
 
     Args:
-        texts: Training documents.
+        texts: Training documents; held in memory.
         out_dir: Folder to write; a killed run resumes from the checkpoint in it.
         preset: One of `corpusmill.modeling.train_lm.PRESETS`.
         steps: Optimiser steps.
@@ -106,11 +84,11 @@ def train_reference_model(
 
     Raises:
         ModelError: There is too little text for one sequence.
+        ConfigError: The preset is unknown, or a checkpoint lies beyond the training.
     """
     documents = list(texts)
     tokenizer = train_tokenizer(documents, n_vocab)
-    eod = tokenizer.token_to_id(EOD)
-    model = new_model(preset, tokenizer.get_vocab_size(), eod, seed).to(device)
+    model = new_model(preset, tokenizer.get_vocab_size(), tokenizer.token_to_id(EOD), seed).to(device)
     context = PRESETS[preset].context
     packed = pack_texts(documents, tokenizer, context)
     if not len(packed.sequences):
@@ -118,76 +96,31 @@ def train_reference_model(
             f"{len(documents)} documents give {len(packed.remainder)} tokens, less than one sequence of {context}; "
             "give more text"
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    saved: dict[int, Path] = {}
-
-    def save_early(step: int, trained: Any) -> None:
-        if step in checkpoints:
-            saved[step] = out_dir / f"step_{step}"
-            save_model(trained, tokenizer, saved[step], dtype)
-
-    plan = TrainingSettings(**{**asdict(settings or TrainingSettings(steps)), "steps": steps, "seed": seed})
-    run = train_lm(model, packed.sequences, plan, out_dir, progress, save_early)
-    held_out = pack_texts(validation, tokenizer, context) if validation else None
-    nll = None if held_out is None else sequence_nll(model, held_out.sequences)
-    save_model(model, tokenizer, out_dir, dtype)
-    result = ReferenceModel(
+    run, saved = train_and_save(
+        model,
+        packed.sequences,
+        replace(settings or TrainingSettings(steps), steps=steps, seed=seed),
+        {**{step: out_dir / f"step_{step}" for step in checkpoints if step < steps}, steps: out_dir},
+        write_tokenizer=lambda folder: save_tokenizer(tokenizer, folder, context),
+        state_dir=out_dir,
+        validation=pack_texts(validation, tokenizer, context).sequences if validation else None,
+        about={"preset": preset, "shape": asdict(PRESETS[preset]), "n_tokens_dropped": len(packed.remainder)},
+        dtype=dtype,
+        progress=progress,
+    )
+    (out_dir / CHECKPOINT).unlink(missing_ok=True)
+    return ReferenceModel(
         folder=out_dir,
         n_parameters=sum(p.numel() for p in model.parameters()),
         n_tokens=int(packed.sequences.size),
         n_dropped=len(packed.remainder),
         losses=run.losses,
-        validation_nll=nll,
-        checkpoints=saved,
+        validation_nll=saved[-1].validation_nll,
+        checkpoints={model.step: model.folder for model in saved[:-1]},
     )
-    _write_training_record(result, preset, plan)
-    return result
-
-
-def sequence_nll(model: Any, sequences: np.ndarray, batch_size: int = 16) -> float | None:
-    """Returns nats per token over packed sequences, None where there are none."""
-    import torch
-
-    from corpusmill.pruning.one_pass import score_batch
-
-    total, count = 0.0, 0
-    for start in range(0, len(sequences), batch_size):
-        ids_BT = torch.from_numpy(sequences[start : start + batch_size])
-        sums = score_batch(model, ids_BT, torch.ones_like(ids_BT, dtype=torch.bool))
-        total += float(sums.nll_sum.sum())
-        count += int(sums.n_scored.sum())
-    return float(mean_nll(total, count)) if count else None
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, dtype: str = "float32") -> None:
     """Writes config.json, model.safetensors, tokenizer.json, tokenizer_config.json; the model is unchanged."""
-    import copy
-
-    import torch
-
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = copy.deepcopy(model).to("cpu", getattr(torch, dtype))
-    stored.config.dtype = getattr(torch, dtype)
-    stored.save_pretrained(folder)
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes files that only their owner can read
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOD, "pad_token": PAD}
-    settings["model_max_length"] = int(model.config.max_position_embeddings)
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8"
-    )
-
-
-def _write_training_record(result: ReferenceModel, preset: str, plan: TrainingSettings) -> None:
-    record = {
-        "preset": preset,
-        "shape": asdict(PRESETS[preset]),
-        "settings": asdict(plan),
-        "n_parameters": result.n_parameters,
-        "n_tokens": result.n_tokens,
-        "n_tokens_dropped": result.n_dropped,
-        "validation_nll": result.validation_nll,
-        "losses": [round(loss, 4) for loss in result.losses],
-    }
-    (result.folder / "training.json").write_text(json.dumps(record, sort_keys=True) + "\n", encoding="utf-8")
+    save_weights(model, folder, dtype)
+    save_tokenizer(tokenizer, folder, int(model.config.max_position_embeddings))
