@@ -232,6 +232,7 @@ SPAN = pa.struct(
         pa.field("start", pa.int64()),
         pa.field("end", pa.int64()),
         pa.field("first_token", pa.int64()),
+        pa.field("document_tokens", pa.int64()),
     ]
 )
 # What a packed sequence is: the same in the table of all sequences and in that of the published ones.
@@ -245,13 +246,13 @@ SEQUENCE_COLUMNS = (
     required("n_documents", pa.int64()),
     required("tokens", pa.large_list(pa.int32())),
     required("spans", pa.large_list(SPAN)),
-    required("tokenizer", STRING),
+    required("tokenizer_sha256", STRING),
 )
 SEQUENCES = TableSpec(
     "sequences",
     pa.schema(list(SEQUENCE_COLUMNS)),
     sort=("sequence_index",),
-    low_cardinality=("crawl", "warc_file", "tokenizer"),
+    low_cardinality=("crawl", "warc_file", "tokenizer_sha256"),
 )
 
 SCORES = TableSpec(
@@ -271,6 +272,10 @@ SCORES = TableSpec(
             pa.field("hits", pa.int64()),
             pa.field("first_mismatch", pa.int64()),
             pa.field("memorization", pa.float64()),
+            pa.field("memorized", pa.bool_()),
+            pa.field("prefix_match", pa.float64()),
+            pa.field("top_k_hits", pa.int64()),
+            pa.field("excess_nll_sum", pa.float64()),
             required("score_key", STRING),
             pa.field("skipped_reason", STRING),
         ]
@@ -321,7 +326,7 @@ CORPUS_SEQUENCES = TableSpec(
         ]
     ),
     sort=("sequence_index",),
-    low_cardinality=("crawl", "warc_file", "tokenizer", "recipe_fingerprint"),
+    low_cardinality=("crawl", "warc_file", "tokenizer_sha256", "recipe_fingerprint"),
 )
 
 RUNS = TableSpec(
@@ -405,11 +410,16 @@ CUTOFFS = TableSpec(
             required("n_scored", pa.int64()),
             required("n_kept", pa.int64()),
             required("n_unscored", pa.int64()),
+            pa.field("weight", STRING),
+            pa.field("drift_ks", pa.float64()),
+            pa.field("drift_psi", pa.float64()),
+            pa.field("kept_share", pa.float64()),
+            pa.field("warnings", pa.large_list(STRING)),
         ]
     ),
     partition=("recipe", "crawl"),
     sort=("column",),
-    low_cardinality=("recipe", "crawl", "column", "which", "mode"),
+    low_cardinality=("recipe", "crawl", "column", "which", "mode", "weight"),
 )
 
 EPOCHS = TableSpec(

@@ -79,7 +79,8 @@ def _check_score(case: dict[str, Any]) -> None:
 def _check_tokens(case: dict[str, Any], logits: Any, tolerance: float) -> None:
     import torch
 
-    from corpusmill.pruning.one_pass import lowest_argmax, one_exp
+    from corpusmill.pruning.one_pass import one_exp
+    from corpusmill.pruning.running_scores import lowest_argmax
 
     tokens = one_exp(logits.clone(), torch.tensor(case["labels"]))
     _close("token_nll", tokens.nll.tolist(), case["token_nll"], tolerance)
@@ -112,8 +113,9 @@ def _check_sums(case: dict[str, Any], logits: Any, tolerance: float, chunk: int)
 def _check_memorization(case: dict[str, Any]) -> None:
     import torch
 
+    from corpusmill.pruning.causal_head import CausalHead
     from corpusmill.pruning.memorization import memorization
-    from corpusmill.pruning.one_pass import CausalHead, score_batch
+    from corpusmill.pruning.one_pass import score_batch
 
     successor = {int(token): following for token, following in case["toy_lm_next"].items()}
     n_vocab = max(*successor, *successor.values(), *case["seq"]) + 1
@@ -138,8 +140,9 @@ def _check_memorization(case: dict[str, Any]) -> None:
 def _check_memorization_error(case: dict[str, Any]) -> None:
     import torch
 
+    from corpusmill.pruning.causal_head import CausalHead
     from corpusmill.pruning.memorization import memorization
-    from corpusmill.pruning.one_pass import CausalHead, score_batch
+    from corpusmill.pruning.one_pass import score_batch
 
     model = TableModel(torch.eye(4, dtype=torch.float64), lambda ids_BT: ids_BT)
     length, m, n = case["seq_len"], case["M"], case["N"]

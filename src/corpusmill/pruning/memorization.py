@@ -2,17 +2,20 @@
 
 The scoring pass already shows where the true continuation first departs from the greedy one. Up to there greedy
 decoding is known; after it real decoding goes on from the pass's own key-value cache. Teacher-forced accuracy is not a
-substitute: it counts hits in contexts that greedy decoding never reaches.
+substitute: it counts hits in contexts that greedy decoding never reaches. Where only a threshold is asked, decoding
+ends as soon as the bounds of a score lie on one side of it.
 
 Source: Biderman et al. 2023, score(M, N); "When Less is More" (arXiv 2309.04564v1), equation 7.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from corpusmill.pruning.one_pass import BatchScores, CausalHead, lowest_argmax
+from corpusmill.pruning.causal_head import CausalHead
+from corpusmill.pruning.one_pass import BatchScores
+from corpusmill.pruning.running_scores import lowest_argmax
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,17 @@ class Memorization:
     """Memorization of one row.
 
     Attributes:
-        score: Share of the N continuation tokens that greedy decoding gets right, in [0, 1].
+        score: Share of the N continuation tokens that greedy decoding gets right, in [0, 1]; None where a threshold
+            was settled before the last token.
         first_mismatch: Continuation tokens before the first wrong one; N if none is wrong.
-        generated: The N greedy tokens.
+        generated: The N greedy tokens, or those up to the one that settled the threshold.
+        memorized: Whether the score reaches the threshold, None without one.
     """
 
-    score: float
+    score: float | None
     first_mismatch: int
     generated: tuple[int, ...]
+    memorized: bool | None = None
 
 
 def first_mismatches(hit: torch.Tensor, lengths: list[int], prompt: int, continuation: int) -> list[int | None]:
@@ -53,11 +59,13 @@ def memorization(
     scores: BatchScores,
     prompt: int = 32,
     continuation: int = 32,
+    threshold: float | None = None,
 ) -> list[Memorization | None]:
     """Returns the memorization of each row, None for a row of fewer than ``prompt + continuation`` tokens.
 
     The end-of-document token is an ordinary token: it neither stops decoding nor is it forbidden. Of equal logits the
-    lowest id is taken. Rows that the scoring pass settles (no mismatch, or only the last token) are not decoded.
+    lowest id is taken. Rows that the scoring pass settles are not decoded: those without mismatch, and with a threshold
+    those with k tokens before it where k/N reaches it, or (N-1)/N does not.
 
     Args:
         model: The model of the scoring pass.
@@ -67,28 +75,57 @@ def memorization(
         scores: What `score_batch` returned with ``keep_states``.
         prompt: M, tokens that the model is given.
         continuation: N, tokens that it must reproduce.
+        threshold: Ask only whether the score reaches this share; None for the exact score of every row.
     """
     assert scores.hidden is not None, "memorization needs score_batch(..., keep_states=True)"
     first = first_mismatches(scores.hit, lengths, prompt, continuation)
     generated = {row: ids_BT[row, prompt : prompt + k].tolist() for row, k in enumerate(first) if k is not None}
     by_k: dict[int, list[int]] = {}
     for row, k in enumerate(first):
-        if k is not None and k < continuation:
+        if k is not None and k < continuation and not _settled(k, continuation - k - 1, continuation, threshold):
             by_k.setdefault(k, []).append(row)
     for k, rows in sorted(by_k.items()):
         wrong = _wrong_tokens(head, scores.hidden, ids_BT, rows, prompt + k)
-        tail = _decode(model, head, ids_BT[rows, : prompt + k], wrong, scores.cache, rows, continuation - k - 1)
-        for row, tokens in zip(rows, tail, strict=True):
+        truth = ids_BT[rows, prompt + k + 1 : prompt + continuation]
+        group = _Group(rows, k, ids_BT[rows, : prompt + k].to(wrong.device), wrong, truth.to(wrong.device))
+        for row, tokens in zip(rows, _decode(model, head, group, scores.cache, threshold), strict=True):
             generated[row] += tokens
     return [
-        None if k is None else _scored(ids_BT[row, prompt : prompt + continuation].tolist(), generated[row], k)
+        None
+        if k is None
+        else _scored(ids_BT[row, prompt : prompt + continuation].tolist(), generated[row], k, threshold)
         for row, k in enumerate(first)
     ]
 
 
-def _scored(truth: list[int], generated: list[int], k: int) -> Memorization:
-    matches = sum(a == b for a, b in zip(truth, generated, strict=True))
-    return Memorization(matches / len(truth), k, tuple(generated))
+class _Group(NamedTuple):
+    """Rows with the same first mismatch k: what they were fed [N, M+k], the wrong token [N], what follows [N, S]."""
+
+    rows: list[int]
+    k: int
+    prefix: torch.Tensor
+    wrong: torch.Tensor
+    truth: torch.Tensor
+
+
+def _scored(truth: list[int], generated: list[int], k: int, threshold: float | None) -> Memorization:
+    """Returns the result of a row; what its group decoded after it was settled counts for nothing."""
+    n = len(truth)
+    matches = length = k
+    while not _settled(matches, n_open := max(0, n - max(length, k + 1)), n, threshold):
+        if not n_open:
+            break
+        matches += truth[length] == generated[length]
+        length += 1
+    reached = None if threshold is None else matches / n >= threshold
+    if n_open:
+        return Memorization(None, k, tuple(generated[:length]), reached)
+    return Memorization(matches / n, k, tuple(generated), reached)
+
+
+def _settled(matches: int, n_open: int, n: int, threshold: float | None) -> bool:
+    """Returns whether a threshold is decided by the matches so far, with some tokens of the n still open."""
+    return threshold is not None and (matches / n >= threshold or (matches + n_open) / n < threshold)
 
 
 def _wrong_tokens(
@@ -101,14 +138,14 @@ def _wrong_tokens(
     return lowest_argmax(z_NV.scatter(1, truth[:, None], float("-inf")))
 
 
-def _decode(
-    model: Any, head: CausalHead, prefix: torch.Tensor, token_N: torch.Tensor, cache: Any, rows: list[int], steps: int
-) -> list[list[int]]:
-    """Returns ``token_N`` and ``steps`` greedy tokens after it for each row."""
-    out = [token_N]
-    past = cropped_cache(cache, rows, prefix.shape[1]) if steps else None
-    fed = torch.cat([prefix.to(token_N.device), token_N[:, None]], dim=1)
-    for _ in range(steps):
+def _decode(model: Any, head: CausalHead, group: _Group, cache: Any, threshold: float | None) -> list[list[int]]:
+    """Returns the wrong token and S greedy tokens after it for each row, fewer once a threshold is settled for all."""
+    rows, k, fed, token_N, truth_NS = group
+    n_known, steps = fed.shape[1], truth_NS.shape[1]
+    out, matches_N = [token_N], torch.full_like(token_N, k)
+    past = cropped_cache(cache, rows, n_known) if steps else None
+    fed = torch.cat([fed, token_N[:, None]], dim=1)
+    for step in range(steps):
         if past is None:  # no cache that can be cut: feed everything again
             output = model.base_model(input_ids=fed, use_cache=False)
         else:
@@ -116,6 +153,11 @@ def _decode(
         token_N = head.greedy(output.last_hidden_state[:, -1])
         fed = torch.cat([fed, token_N[:, None]], dim=1)
         out.append(token_N)
+        if threshold is not None:
+            matches_N += token_N == truth_NS[:, step]
+            n = k + 1 + steps
+            if all(_settled(found, steps - step - 1, n, threshold) for found in matches_N.tolist()):
+                break
     return torch.stack(out, dim=1).tolist()
 
 

@@ -130,6 +130,8 @@ ERRORS: dict[str, str] = {
     "error.pii": "Masking failed on the document.",
     "error.<exception>": "A refiner raised this exception on the document, for instance `error.value_error`.",
     "error.null_text": "The row has no text: score, and files given to `corpusmill run`.",
+    "error.null_tokens": "The row of a packed sequence has no tokens.",
+    "error.token_id": "A packed sequence holds an id that the reference model's tokenizer does not have.",
     "error.tokenizer": "The tokenizer of the reference model failed on the text.",
     "error.out_of_memory": "One window of the document alone does not fit the memory of the device.",
     "error.non_finite_score": "The loss of the document is not a finite number.",

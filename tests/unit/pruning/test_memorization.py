@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from corpusmill.modeling.token_batches import pad_right
+from corpusmill.pruning.causal_head import CausalHead
 from corpusmill.pruning.memorization import cropped_cache, first_mismatches, memorization
-from corpusmill.pruning.one_pass import CausalHead, score_batch
+from corpusmill.pruning.one_pass import score_batch
 
 
 def rows_of_text(tokenizer, repeated_text, n=48, length=40):

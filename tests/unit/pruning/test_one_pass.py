@@ -19,7 +19,9 @@ from transformers import (
 )
 
 from corpusmill.errors import ModelError
-from corpusmill.pruning.one_pass import CausalHead, check_model, lowest_argmax, one_exp, score_batch
+from corpusmill.pruning.causal_head import CausalHead, check_model
+from corpusmill.pruning.one_pass import one_exp, score_batch
+from corpusmill.pruning.running_scores import lowest_argmax
 
 
 def naive(logits, labels):

@@ -9,6 +9,7 @@ import torch
 from corpusmill.errors import ConfigError, ModelError
 from corpusmill.pruning.config import ScoringConfig
 from corpusmill.pruning.scoring import TOO_FEW_TOKENS, ScoreStage
+from corpusmill.pruning.window_scorer import WindowScorer
 from corpusmill.schema import SCORES
 from corpusmill.stage import Stage
 
@@ -130,38 +131,50 @@ def test_memorization_is_the_same_with_a_prefix_longer_contexts_and_other_batche
     assert small.column("memorization").to_pylist() == wide
 
 
-def test_a_document_whose_score_is_not_finite_fails_alone(tiny_folder, monkeypatch):
-    stage = stage_for(tiny_folder)
+@pytest.mark.parametrize("metrics", [("perplexity", "el2n"), ("top_k",), ("el2n",)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_document_whose_logits_are_not_finite_fails_alone(tiny_folder, metrics, value):
+    stage = stage_for(tiny_folder, metrics=metrics)
     stage.setup()
-    bad = stage._loaded.tokenizer.encode_batch(["☃"])[0][0]
-    with torch.no_grad():
-        stage._loaded.model.get_input_embeddings().weight[bad] = float("nan")
-        stage._loaded.head.weight[bad] = 0.0  # tied in this model; only documents with the token may fail
-        embedding = stage._loaded.model.get_input_embeddings()
-        stage._loaded.model.set_input_embeddings(torch.nn.Embedding.from_pretrained(embedding.weight.clone()))
-        stage._loaded.model.get_input_embeddings().weight[bad] = float("nan")
+    main = stage._models.main
+    bad = main.tokenizer.encode_batch(["☃"])[0][0]
+    # input and output embedding are one tensor in this model; apart, only documents with the token are hurt
+    own = torch.nn.Embedding.from_pretrained(main.model.get_input_embeddings().weight.clone())
+    own.weight[bad] = value
+    main.model.set_input_embeddings(own)
     out = stage.process(batch_of(["a snowman ☃ in it", TEXTS[0]]))
     assert out.removed.column("skipped_reason").to_pylist() == ["error.non_finite_score"]
     assert out.removed.column("doc_id").to_pylist() == ["d0"]
     assert out.kept.column("doc_id").to_pylist() == ["d1"]
 
 
-def test_a_batch_that_does_not_fit_in_memory_is_halved(tiny_folder):
+def test_a_batch_that_does_not_fit_in_memory_is_halved_and_one_that_never_fits_fails_alone(tiny_folder, monkeypatch):
     stage = stage_for(tiny_folder)
-    texts = [TEXTS[0]] * 6
+    texts = [TEXTS[0]] * 6 + [TEXTS[1]]
     expected = stage.process(batch_of(texts)).kept
-    forward, seen = stage._forward, []
+    forward, seen = WindowScorer.forward, []
 
-    def small_memory(windows):
+    def small_memory(self, windows):
         seen.append(len(windows))
-        if len(windows) > 2:
+        if sum(len(w.ids) for w in windows) > 50:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(windows)
+        return forward(self, windows)
 
-    stage._forward = small_memory
-    out = stage.process(batch_of(texts)).kept
-    assert max(seen) == 6
-    assert out.column("nll_sum").to_pylist() == pytest.approx(expected.column("nll_sum").to_pylist(), rel=1e-5)
+    monkeypatch.setattr(WindowScorer, "forward", small_memory)
+    out = stage.process(batch_of(texts))
+    assert max(seen) > 2
+    assert out.removed.column("skipped_reason").to_pylist() == ["error.out_of_memory"]
+    sums = out.kept.column("nll_sum").to_pylist()
+    assert sums == pytest.approx(expected.column("nll_sum").to_pylist()[:6], rel=1e-5)
+
+
+def test_another_failure_of_the_model_names_it_and_the_batch(tiny_folder, monkeypatch):
+    def broken(self, windows):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(WindowScorer, "forward", broken)
+    with pytest.raises(ModelError, match=r"failed on a batch of shape \(1, \d+\): mat1"):
+        stage_for(tiny_folder).process(batch_of(TEXTS[:1]))
 
 
 def test_the_score_key_names_everything_that_a_score_depends_on_and_nothing_else(tiny_folder, tmp_path):
