@@ -25,7 +25,7 @@ from corpusmill.report import StageReport
 from corpusmill.rules.config import RulesConfig
 from corpusmill.runner.device import device_slot
 from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage, refuse_too_many_errors
-from corpusmill.runner.models import pin_model, with_model
+from corpusmill.runner.models import pin_models_of, with_model
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.stage_tables import MODEL_STAGES
 from corpusmill.runner.whole_crawl import WHOLE_CRAWL
@@ -54,7 +54,7 @@ def configured(stage: str, config: Mapping[str, Any]) -> tuple[Any, list[str | N
     settings: Any = STAGES[stage][0].load(config)
     if not getattr(settings, "model", None):
         return settings, []
-    pinned = pin_model(settings.model, getattr(settings, "revision", None), settings.sha256)
+    pinned = pin_models_of(settings)
     return with_model(settings, pinned), pinned.identity()
 
 

@@ -6,6 +6,7 @@ Pinning adds the sha256 of local weights, so that a commit key names the exact m
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,51 @@ class PinnedModel(StageConfig):
     """Digest over the folder's weight and tokenizer files; ``""`` for a hub id (its revision pins it)."""
     revision: str | None = None
     """Revision on the hub."""
+    further: tuple["PinnedModel", ...] = ()
+    """Models that the stage's other settings name (a score's ensemble and baseline), as `further_models` lists them."""
 
     def identity(self) -> list[str | None]:
         """Returns what stands in commit keys: the content where it is known, else hub id and revision."""
-        return [self.sha256] if self.sha256 else [self.location, self.revision]
+        own = [self.sha256] if self.sha256 else [self.location, self.revision]
+        return own + [part for model in self.further for part in model.identity()]
+
+
+def further_models(config: Any) -> list[tuple[str, int | None, Any]]:
+    """Returns the models that a stage's settings name beside ``model``: field, place in its tuple, and settings.
+
+    Any field counts that holds settings with a ``model`` of their own, or a tuple of such.
+    """
+    found: list[tuple[str, int | None, Any]] = []
+    for name, value in config:
+        values = list(enumerate(value)) if isinstance(value, tuple) else [(None, value)]
+        found += [(name, i, one) for i, one in values if isinstance(one, StageConfig) and hasattr(one, "model")]
+    return found
+
+
+def pin_models_of(config: Any) -> PinnedModel:
+    """Returns the pinned model of a stage, with those that its other settings name.
+
+    Raises:
+        ConfigError: One of them does not exist, or has another digest than expected.
+    """
+    main = pin_model(config.model, getattr(config, "revision", None), config.sha256)
+    further = tuple(pin_model(m.model, m.revision, m.sha256) for _, _, m in further_models(config))
+    return main.model_copy(update={"further": further})
+
+
+def without_models(config: Any) -> Any:
+    """Returns a stage's settings with all names of models left out: for keys that hold the models' content instead."""
+    blank = {"model": "", "revision": None, "sha256": None}
+    update = _replaced(config, [m.model_copy(update=blank) for _, _, m in further_models(config)])
+    return config.model_copy(update={**update, "model": ""})
+
+
+def _replaced(config: Any, models: Sequence[Any]) -> dict[str, Any]:
+    """Returns the fields of `further_models` with other settings in place of theirs."""
+    fields: dict[str, Any] = {}
+    for (name, place, _), model in zip(further_models(config), models, strict=True):
+        fields[name] = model if place is None else (*fields.get(name, ()), model)
+    return fields
 
 
 def pin_model(name: str, revision: str | None = None, sha256: str | None = None) -> PinnedModel:
@@ -119,7 +161,9 @@ def with_model(config: Any, pinned: PinnedModel) -> Any:
     if location.startswith(REGISTERED):
         lake = open_lakehouse()
         location = str(fetch_model(lake, find_model(lake, location)))
+    further = [with_model(m, pin) for (_, _, m), pin in zip(further_models(config), pinned.further, strict=True)]
     update = {"model": location, "sha256": pinned.sha256 or None, "revision": pinned.revision}
+    update |= _replaced(config, further)
     if getattr(config, "backend", "") == "completions":  # a server knows its model by name, not by a folder here
         update["served_name"] = config.served_name or pinned.name
     return config.model_copy(update=update)
