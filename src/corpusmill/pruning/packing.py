@@ -16,13 +16,15 @@ from corpusmill.errors import ConfigError
 class Span(NamedTuple):
     """Part of a document inside one sequence: places ``start`` to ``end`` (exclusive) of the sequence.
 
-    ``first_token`` is the place in the document of the span's first token; the end token is the document's last.
+    ``first_token`` is the place in the document of the span's first token, ``document_tokens`` the length of the whole
+    document with its end token.
     """
 
     document: int | str
     start: int
     end: int
-    first_token: int = 0
+    first_token: int
+    document_tokens: int
 
 
 @dataclass
@@ -68,7 +70,7 @@ class SequencePacker:
             start = len(current.tokens)
             piece = ids[first : first + self._length - start]
             current.tokens += piece
-            current.spans.append(Span(document, start, start + len(piece), first))
+            current.spans.append(Span(document, start, start + len(piece), first, len(ids)))
             first += len(piece)
             if len(current.tokens) == self._length:
                 self.remainder = PackedSequence()

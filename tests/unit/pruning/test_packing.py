@@ -9,9 +9,9 @@ def test_documents_are_closed_concatenated_and_cut_and_every_token_has_an_owner(
     assert packed.sequences.tolist() == [[1, 2, 3, 0], [4, 0, 0, 5], [6, 7, 8, 9]]
     assert packed.remainder == [0]
     assert packed.spans == [
-        [Span(0, 0, 4)],
-        [Span(1, 0, 2), Span(2, 2, 3), Span(3, 3, 4)],
-        [Span(3, 0, 4, first_token=1)],
+        [Span(0, 0, 4, first_token=0, document_tokens=4)],
+        [Span(1, 0, 2, 0, 2), Span(2, 2, 3, 0, 1), Span(3, 3, 4, first_token=0, document_tokens=6)],
+        [Span(3, 0, 4, first_token=1, document_tokens=6)],
     ]
 
 
