@@ -172,7 +172,9 @@ def save_weights(model: Any, folder: Path, dtype: str = "float32") -> None:
     import copy
 
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would fill task logs
     folder.mkdir(parents=True, exist_ok=True)
     stored = copy.deepcopy(model).to("cpu", getattr(torch, dtype))
     stored.config.dtype = getattr(torch, dtype)
