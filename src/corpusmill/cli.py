@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill import __version__
+from corpusmill.ablation_commands import add_ablation_command
 from corpusmill.errors import ConfigError, CorpusmillError
+from corpusmill.reference_model_commands import add_reference_model_commands
 from corpusmill.refiner_commands import add_refiner_commands
 from corpusmill.settings_file import exact_text, read_settings
 
@@ -67,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     execute.set_defaults(run=_execute)
 
     add_refiner_commands(commands, _say, _out)
+    add_reference_model_commands(commands, _say, _out)
+    add_ablation_command(commands, _say, _out)
 
     explain = commands.add_parser("explain", help="everything about one document")
     explain.add_argument("doc_id", metavar="DOC_ID")

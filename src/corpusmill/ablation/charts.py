@@ -1,0 +1,171 @@
+"""Charts as inline SVG, without any library: the page must open anywhere, and forever."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+WIDTH, HEIGHT = 640, 340
+LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 40
+COLOURS = ("#3b6fb6", "#c4572d", "#3d8b57", "#8a5fb0", "#b8860b", "#4a9aa8", "#b0457b", "#6b6b6b")
+MAX_POINTS = 300
+"""Points of a line; a longer one is thinned to means of neighbours."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        name: For the legend.
+        points: (x, y), in the order of x.
+        errors: Half height of each point's error bar; () for none.
+        dashed: For what is compared against.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    errors: Sequence[float] = ()
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A vertical line, with what stands beside it."""
+
+    x: float
+    name: str
+
+
+@dataclass
+class _Scale:
+    """From values to places in the picture."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    parts: list[str] = field(default_factory=list)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Returns the place of a point."""
+        across = (x - self.x[0]) / (self.x[1] - self.x[0])
+        up = (y - self.y[0]) / (self.y[1] - self.y[0])
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+
+def line_chart(lines: Sequence[Line], x_title: str, y_title: str, percent: bool = False) -> str:
+    """Returns an SVG of lines with a legend below it, ``""`` where there is no finite point.
+
+    Args:
+        lines: The lines.
+        x_title: What x is.
+        y_title: What y is.
+        percent: Write x as a percentage.
+    """
+    lines = [_finite(line) for line in lines]
+    lines = [line for line in lines if line.points]
+    if not lines:
+        return ""
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points]
+    scale = _Scale(_range(xs), _range(ys, 0.06))
+    _axes(scale, x_title, y_title, percent)
+    for number, line in enumerate(lines):
+        _draw(scale, line, COLOURS[number % len(COLOURS)])
+    return _svg(scale.parts, f"{y_title} by {x_title}") + _legend([line.name for line in lines])
+
+
+def histogram_chart(edges: Sequence[float], counts: Sequence[float], cuts: Sequence[Cut], x_title: str) -> str:
+    """Returns an SVG of a histogram with cut lines."""
+    scale = _Scale(_range([*edges, *(cut.x for cut in cuts)]), (0.0, max(max(counts), 1.0) * 1.08))
+    _axes(scale, x_title, "units", False)
+    for lo, hi, count in zip(edges, edges[1:], counts, strict=False):
+        left, top = scale.at(lo, count)
+        right, bottom = scale.at(hi, 0.0)
+        size = f'width="{max(right - left - 0.5, 0.5):.1f}" height="{bottom - top:.1f}"'
+        scale.parts.append(f'<rect class="bar" x="{left:.1f}" y="{top:.1f}" {size}/>')
+    for number, cut in enumerate(cuts):
+        x, _ = scale.at(cut.x, 0.0)
+        colour = COLOURS[1 + number % (len(COLOURS) - 1)]
+        scale.parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{colour}" stroke-width="1.5"/>'
+        )
+    return _svg(scale.parts, f"histogram of {x_title}") + _legend([cut.name for cut in cuts], 1)
+
+
+def _finite(line: Line) -> Line:
+    if len(line.points) > MAX_POINTS:
+        line = Line(line.name, _thinned(line.points), (), line.dashed)
+    keep = [i for i, point in enumerate(line.points) if all(map(math.isfinite, point))]
+    errors = [line.errors[i] for i in keep] if line.errors else ()
+    return Line(line.name, [line.points[i] for i in keep], errors, line.dashed)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = math.ceil(len(points) / MAX_POINTS)
+    parts = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(part[len(part) // 2][0], sum(y for _, y in part) / len(part)) for part in parts]
+
+
+def _range(values: Sequence[float], margin: float = 0.02) -> tuple[float, float]:
+    lo, hi = min(values), max(values)
+    pad = (hi - lo) * margin or max(abs(hi) * 0.05, 1e-6)
+    return lo - pad, hi + pad
+
+
+def _axes(scale: _Scale, x_title: str, y_title: str, percent: bool) -> None:
+    bottom = HEIGHT - BOTTOM
+    for value in ticks(*scale.y):
+        _, y = scale.at(scale.x[0], value)
+        scale.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        scale.parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+    for value in ticks(*scale.x):
+        x, _ = scale.at(value, scale.y[0])
+        shown = f"{value * 100:g}%" if percent else f"{value:g}"
+        scale.parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{shown}</text>')
+    scale.parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
+    middle = (TOP + bottom) / 2
+    scale.parts.append(
+        f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>'
+        f'<text transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_title)}</text>'
+    )
+
+
+def ticks(lo: float, hi: float, about: int = 6) -> list[float]:
+    """Returns round values inside a range."""
+    raw = (hi - lo) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw)
+    return [round(n * step, 12) for n in range(math.ceil(lo / step), math.floor(hi / step) + 1)]
+
+
+def _draw(scale: _Scale, line: Line, colour: str) -> None:
+    places = [scale.at(x, y) for x, y in line.points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    dash = ' stroke-dasharray="6 4"' if line.dashed else ""
+    scale.parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8"{dash} points="{path}"/>')
+    if len(places) > 40:
+        return
+    for number, (x, y) in enumerate(places):
+        scale.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+        if line.errors and line.errors[number]:
+            value_x, value_y = line.points[number]
+            _, low = scale.at(value_x, value_y - line.errors[number])
+            _, high = scale.at(value_x, value_y + line.errors[number])
+            scale.parts.append(
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}" stroke-width="1.2"/>'
+            )
+
+
+def _svg(parts: Sequence[str], title: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _legend(names: Sequence[str], first: int = 0) -> str:
+    items = []
+    for number, name in enumerate(names):
+        colour = COLOURS[first + number % (len(COLOURS) - first)]
+        items.append(f'<li><span style="background:{colour}"></span>{escape(name)}</li>')
+    return f'<ul class="legend">{"".join(items)}</ul>'
