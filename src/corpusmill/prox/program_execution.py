@@ -5,8 +5,8 @@ cases: GAIR-NLP/ProX `utils/chunk_utils.py`). Strict mode runs each output on th
 budget of its own, so that one bad chunk cannot void or rewrite the others.
 
 Limits go beyond the released code and only meet hostile programs, in both modes: a replacement that would blow the
-text up is refused as an error, and so is every `normalize` of one output behind the thousandth. Lines are never
-materialised from the numbers that a program names.
+text up is refused as an error, and so is every `normalize` of one output behind the thousandth, and in compat mode of
+one document behind the two thousandth. Lines are never materialised from the numbers that a program names.
 """
 
 from collections import Counter
@@ -26,9 +26,11 @@ from corpusmill.prox.program import (
 from corpusmill.prox.program_parser import parse_program
 
 MAX_GROWTH = 65_536
-"""Characters by which one `normalize` may lengthen its text beyond doubling it."""
+"""Characters by which all `normalize` calls on a text together may lengthen it beyond doubling it."""
 MAX_NORMALIZES = 1000
-"""`normalize` calls of one output that run; each reads the text once. 256 new tokens hold fewer than 40."""
+"""`normalize` calls of one output that run; each reads its lines once. 256 new tokens hold fewer than 40."""
+MAX_WHOLE_NORMALIZES = 2000
+"""Those of all outputs that run in compat mode, where each reads the document once: at 8 a window, 375,000 tokens."""
 MIN_SOURCE = 2
 """Non-blank characters that a `normalize` source must have in strict mode."""
 
@@ -179,11 +181,15 @@ def decide_document(output: str, mode: Mode) -> tuple[bool, str]:
 class _Edit:
     """A document being edited: its lines, which of them go, and what was done."""
 
+    acts_on_document = False
+    """Whether every `normalize` reads the whole document."""
+
     def __init__(self, text: str) -> None:
         self.lines = text.split("\n")
         self.removed = bytearray(len(self.lines))
         self.standing = list(range(len(self.lines) + 1))  # hint at or before the next line that still stands
         self.n_normalizes: Counter[int] = Counter()
+        self.n_whole_normalizes = 0
         self.operations: list[ExecutedOperation] = []
         self.errors: list[int] = []
         self.programs: list[Program] = []
@@ -220,26 +226,37 @@ class _Edit:
             line = standing[line]
         return line
 
-    def normalize(self, chunk: int, op: Normalize, part: str, first: int, last: int) -> str:
-        """Returns a range of lines, joined, after a replacement; one over the limits is refused as an error."""
+    def normalize(self, chunk: int, op: Normalize, part: str, lines: range, most: int) -> str:
+        """Returns lines, joined, after a replacement; one that leaves more than ``most`` characters is an error."""
         self.n_normalizes[chunk] += 1
-        if self.n_normalizes[chunk] > MAX_NORMALIZES:
+        self.n_whole_normalizes += self.acts_on_document
+        if self.n_normalizes[chunk] > MAX_NORMALIZES or self.n_whole_normalizes > MAX_WHOLE_NORMALIZES:
             self.errors[chunk] += 1
             return part
         count = part.count(op.source)
         growth = count * (len(op.target) - len(op.source))
-        if growth > len(part) + MAX_GROWTH:
+        if len(part) + growth > most:
             self.errors[chunk] += 1
             return part
-        self.operations.append(ExecutedOperation(chunk, "normalize", first, last, op.source, op.target, count, -growth))
-        return part.replace(op.source, op.target)
+        self.operations.append(
+            ExecutedOperation(chunk, "normalize", lines[0], lines[-1], op.source, op.target, count, -growth)
+        )
+        return part.replace(op.source, op.target) if count else part
+
+
+def _most(part: str) -> int:
+    """Returns the characters that a text may have after all its replacements."""
+    return 2 * len(part) + MAX_GROWTH
 
 
 class _CompatEdit(_Edit):
     """Every call acts on the whole document, `normalize` at once and line removal last; one error budget."""
 
+    acts_on_document = True
+
     def run(self, chunk_programs: Sequence[ChunkProgram], max_errors: int) -> None:
         whole, n_lines = "\n".join(self.lines), len(self.lines)
+        most = _most(whole)
         removals: list[tuple[int, RemoveLines | RemoveAll]] = []
         for chunk, chunk_program in enumerate(chunk_programs):
             program = parse_program(chunk_program.output, "compat")
@@ -247,7 +264,7 @@ class _CompatEdit(_Edit):
             self.errors.append(program.diagnostics.n_errors)
             for op in program.ops:
                 if isinstance(op, Normalize):
-                    whole = self.normalize(chunk, op, whole, 0, n_lines - 1)
+                    whole = self.normalize(chunk, op, whole, range(n_lines), most)
                 elif isinstance(op, RemoveLines | RemoveAll):
                     removals.append((chunk, op))
         self.lines = whole.split("\n")
@@ -290,11 +307,12 @@ class _StrictEdit(_Edit):
     def _run_chunk(self, chunk: int, program: Program, first: int, last: int, max_errors: int) -> bool:
         """Runs one program; returns False, with the chunk as it was, where refused calls exceed the budget."""
         part, n_operations = "\n".join(self.lines[first : last + 1]), len(self.operations)
+        most = _most(part)
         for op in program.ops:
             if isinstance(op, Normalize) and len("".join(op.source.split())) < MIN_SOURCE:
                 self.tiny += 1
             elif isinstance(op, Normalize):
-                part = self.normalize(chunk, op, part, first, last)
+                part = self.normalize(chunk, op, part, range(first, last + 1), most)
         if self.errors[chunk] >= max_errors:
             del self.operations[n_operations:]
             return False
