@@ -19,6 +19,7 @@ from corpusmill.errors import ConfigError
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.pruning.config import ScoringConfig, SelectionConfig
+from corpusmill.pruning.packing_config import packing_of
 from corpusmill.rules.config import RulesConfig
 from corpusmill.validation.config import ValidationConfig
 
@@ -87,6 +88,11 @@ class Recipe(StageConfig):
     validation: ValidationConfig = ValidationConfig()
     """Checks on the audit branch before publication."""
 
+    @property
+    def packs_sequences(self) -> bool:
+        """True where packed token sequences are scored, selected and published, not documents."""
+        return self.score is not None and self.score.unit == "sequence"
+
     def method_fingerprint(self) -> str:
         """Returns the fingerprint of everything that decides content: not the source, schedule or shard count."""
         from corpusmill.config import fingerprint
@@ -108,7 +114,8 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
     """Returns the recipe of a mapping, checked across stages.
 
     Raises:
-        ConfigError: A value is wrong, or the recipe selects by a score that it does not compute.
+        ConfigError: A value is wrong, the recipe selects by a score that it does not compute, or asks of sequences what
+            only documents have.
     """
     recipe = Recipe.load(values)
     if recipe.select is not None and recipe.score is None:
@@ -116,7 +123,21 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
             f"recipe {recipe.name!r} selects by column={recipe.select.column!r} but has no 'score' stage; add one "
             "(selection reads the scores table, also for 'random')"
         )
+    _check_sequences(recipe)
     return recipe
+
+
+def _check_sequences(recipe: Recipe) -> None:
+    """Refuses what sequences cannot do: have no known length, or belong to a language or domain."""
+    if recipe.score is None or not recipe.packs_sequences:
+        return
+    packing_of(recipe.score)
+    strata = set(recipe.select.by if recipe.select is not None else ()) - {"crawl"}
+    if strata:
+        raise ConfigError(
+            f"recipe {recipe.name!r}: select.by={tuple(sorted(strata))!r} with score.unit='sequence': a sequence holds "
+            "documents of several languages and domains; select by 'crawl' or by nothing, or score documents"
+        )
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -3,15 +3,21 @@
 A published document went through every stage: kept by the rules, no duplicate, kept by both refiners, scored and
 selected. Its row holds the final text, its scores and where it came from. Everything is read from committed tables, so
 a crawl can be assembled again at any time without a model, for instance when an older crawl takes over documents.
+
+Where sequences are selected, the corpus holds the documents with a token in a kept sequence (decision 0007).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.batches import Column
 from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.pruning.sequence_sums import document_sums
+from corpusmill.runner.assemble_sequences import SCORE_COLUMNS, SPAN_COLUMNS, selected_sequences
 from corpusmill.runner.inputs import surviving_documents, without
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.selection_record import StoredSelection, stored_selection
@@ -47,12 +53,28 @@ def corpus_groups(
         _final_texts(lake, plan, files, duplicates),
         pages.iter_groups(pages_at, groups=files, columns=list(PAGE_COLUMNS)),
         documents.iter_groups(documents_at, groups=files, columns=list(DOCUMENT_COLUMNS)),
-        _scores(lake, plan, files),
+        _chosen(lake, plan, files, chosen, duplicates),
         strict=True,
     )
-    for (name, texts), (_, page_rows), (_, document_rows), (_, score_rows) in streams:
-        alive = chosen.keep(texts, score_rows)
-        yield name, _joined(alive, page_rows, document_rows, score_rows, fingerprint)
+    for (name, texts), (_, page_rows), (_, document_rows), (keep, score_rows) in streams:
+        yield name, _joined(keep(texts), page_rows, document_rows, score_rows, fingerprint)
+
+
+def _chosen(
+    lake: Lakehouse, plan: RunPlan, files: Sequence[str], chosen: StoredSelection, duplicates: Column | None
+) -> Iterator[tuple[Callable[[pa.Table], pa.Table], pa.Table]]:
+    """Yields what picks a file's selected documents, and the documents' scores."""
+    if plan.packs_sequences:
+        for _, sequences, scores in selected_sequences(lake, plan, files, chosen, duplicates, SPAN_COLUMNS):
+            sums = document_sums(sequences, scores)
+            yield partial(_among, ids=sums["doc_id"]), sums
+        return
+    for _, scores in _scores(lake, plan, files):
+        yield partial(chosen.keep, scores=scores), scores
+
+
+def _among(documents: pa.Table, ids: Column) -> pa.Table:
+    return documents.filter(pc.is_in(documents["doc_id"], value_set=ids.combine_chunks()))
 
 
 def _final_texts(
@@ -86,12 +108,9 @@ def _joined(texts: pa.Table, pages: pa.Table, documents: pa.Table, scores: pa.Ta
     return rows.select(CORPUS.schema.names).cast(CORPUS.schema)
 
 
-_JOIN = """
+_JOIN = f"""
 select t.crawl, t.doc_id, p.url, t.language, d.language_score, t.text, length(t.text) as n_chars, s.n_tokens,
-  s.nll_sum / nullif(s.n_scored, 0) as mean_nll,
-  case when s.nll_sum / nullif(s.n_scored, 0) < 700 then exp(s.nll_sum / nullif(s.n_scored, 0)) end as perplexity,
-  s.nll_sum / ln(2) / nullif(s.n_bytes, 0) as bits_per_byte,
-  s.el2n_sum / nullif(s.n_scored, 0) as el2n, s.memorization, d.dedup_digest, t.warc_file,
+  {SCORE_COLUMNS}, d.dedup_digest, t.warc_file,
   p.warc_offset, p.warc_length, p.fetch_time, $fingerprint as recipe_fingerprint
 from texts t join pages p using (doc_id) join documents d using (doc_id) left join scores s using (doc_id)
 order by t.language, t.doc_id

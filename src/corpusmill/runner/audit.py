@@ -6,9 +6,9 @@ in one snapshot, or neither.
 """
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,15 +21,31 @@ from corpusmill.lakehouse.epochs import current_epoch
 from corpusmill.lakehouse.publish import create_audit_branch, drop_audit_branch
 from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
 from corpusmill.runner.assemble import corpus_groups
+from corpusmill.runner.assemble_sequences import sequence_groups
 from corpusmill.runner.deduplicate import find_duplicates, kept_documents, removed_ids
 from corpusmill.runner.plan import BaseCrawl, RunPlan, load_plan, published_base, rebased
 from corpusmill.runner.records import read_record, record_uri, write_record
 from corpusmill.runner.select import decide_selection
-from corpusmill.runner.stage_tables import MODEL_STAGES, committed, input_table, stage_table, stages_committed
+from corpusmill.runner.sequence_release import remaining_with_sequences, sequences_holding, sequences_token
+from corpusmill.runner.stage_tables import (
+    MODEL_STAGES,
+    committed,
+    input_table,
+    published_stages,
+    stage_table,
+    stages_committed,
+)
 from corpusmill.schema import CORPUS
 
 log = logging.getLogger(__name__)
 REASSEMBLED = "reassembled"
+
+
+class Committed(NamedTuple):
+    """A crawl on a branch: the token of its corpus, and the rows written by table name."""
+
+    token: RunToken
+    rows: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,8 @@ class AuditBranch:
         rows: Rows that were written for each crawl on the branch.
         retracted: Documents that each newer crawl gives up to this one.
         plan: The plan on the deduplication base that the branch was built on.
+        sequences: Rows that were written for each crawl on the branch of the same name of ``corpus_sequences``; none
+            where the recipe packs no sequences.
     """
 
     name: str
@@ -49,6 +67,7 @@ class AuditBranch:
     rows: dict[str, int]
     retracted: dict[str, int]
     plan: RunPlan
+    sequences: dict[str, int] = field(default_factory=dict)
 
 
 def provenance_uri(lake: Lakehouse, recipe: str, crawl: str, key: str) -> str:
@@ -69,22 +88,32 @@ def build_audit_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
     """
     across = plan.parsed_recipe().deduplication.compares_crawls
     corpus = f"{plan.name}.corpus"
-    if branch_name(plan) in lake.table(corpus).refs():
-        drop_audit_branch(lake, corpus, branch_name(plan))
+    for table in [stage_table(plan, stage).identifier for stage in published_stages(plan)]:
+        if branch_name(plan) in lake.table(table).refs():
+            drop_audit_branch(lake, table, branch_name(plan))
+    if plan.packs_sequences:
+        create_audit_branch(lake, f"{plan.name}.corpus_sequences", plan.crawl, plan.epoch)
     branch = create_audit_branch(lake, corpus, plan.crawl, plan.epoch)
     # Read after the branch was made: what is published later moves main, and publishing the branch is then refused.
     base = published_base(lake, plan.name, plan.crawl)
     current = plan if not across or base == plan.base else rebased(plan, base)
-    token, n_rows = _commit_crawl(lake, plan, current, branch)
-    tokens, rows, retracted = {plan.crawl: token}, {plan.crawl: n_rows}, {}
+    done = {plan.crawl: _commit_crawl(lake, plan, current, branch)}
+    retracted = {}
     if across:
-        newer_base = [*base, BaseCrawl(crawl=plan.crawl, key=tokens[plan.crawl].key)]
+        newer_base = [*base, BaseCrawl(crawl=plan.crawl, key=done[plan.crawl].token.key)]
         for crawl in _newer_crawls(lake, plan):
             before = lake.table(corpus).count({"crawl": crawl})
-            tokens[crawl], rows[crawl] = _commit_newer(lake, plan, crawl, newer_base, branch)
-            retracted[crawl] = max(0, before - rows[crawl])
-            newer_base.append(BaseCrawl(crawl=crawl, key=tokens[crawl].key))
-    branch_made = AuditBranch(branch, tokens, rows, retracted, current)
+            done[crawl] = _commit_newer(lake, plan, crawl, newer_base, branch)
+            retracted[crawl] = max(0, before - done[crawl].rows["corpus"])
+            newer_base.append(BaseCrawl(crawl=crawl, key=done[crawl].token.key))
+    branch_made = AuditBranch(
+        branch,
+        {crawl: made.token for crawl, made in done.items()},
+        {crawl: made.rows["corpus"] for crawl, made in done.items()},
+        retracted,
+        current,
+        {crawl: made.rows["corpus_sequences"] for crawl, made in done.items() if plan.packs_sequences},
+    )
     write_record(lake, branch_uri(lake, plan), _to_record(branch_made))
     return branch_made
 
@@ -94,7 +123,7 @@ def already_published(lake: Lakehouse, plan: RunPlan) -> bool:
 
     The tables behind it are those of the plan that it was assembled from, on whatever deduplication base.
     """
-    if not committed(lake, plan, "assemble"):
+    if not all(committed(lake, plan, stage) for stage in published_stages(plan)):
         return False
     return stages_committed(lake, source_plan(lake, plan.name, plan.crawl, plan.keys["corpus"]))
 
@@ -108,7 +137,9 @@ def stored_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
     """Returns the audit branch that the run built last."""
     record = read_record(lake, branch_uri(lake, plan))
     tokens = {crawl: RunToken(**values) for crawl, values in record["tokens"].items()}
-    return AuditBranch(record["name"], tokens, record["rows"], record["retracted"], RunPlan.load(record["plan"]))
+    plan_of_branch = RunPlan.load(record["plan"])
+    sequences = record.get("sequences", {})
+    return AuditBranch(record["name"], tokens, record["rows"], record["retracted"], plan_of_branch, sequences)
 
 
 def source_plan(lake: Lakehouse, recipe: str, crawl: str, key: str) -> RunPlan:
@@ -123,24 +154,31 @@ def _to_record(branch: AuditBranch) -> dict[str, Any]:
         "tokens": {crawl: vars(t) | {"versions": dict(t.versions)} for crawl, t in branch.tokens.items()},
         "rows": branch.rows,
         "retracted": branch.retracted,
+        "sequences": branch.sequences,
     }
 
 
-def _commit_crawl(lake: Lakehouse, planned: RunPlan, current: RunPlan, branch: str) -> tuple[RunToken, int]:
+def _commit_crawl(lake: Lakehouse, planned: RunPlan, current: RunPlan, branch: str) -> Committed:
     """Commits the run's own crawl to the branch: its shards, or a new assembly where the base has moved."""
-    place = stage_table(planned, "assemble")
     if current.keys["corpus"] == planned.keys["corpus"]:
         token = planned.token("corpus")
         write_record(lake, provenance_uri(lake, planned.name, planned.crawl, token.key), {"plan": planned.uri(lake)})
-        manifests = [find_manifest(lake, place.identifier, token, s.identity) for s in planned.shards]
-        found = [m for m in manifests if m is not None]
-        names = [s.identity for s in planned.shards]
-        result = commit_partition(
-            lake, place.identifier, place.partition, found, token, branch=branch, expected_shards=names
-        )
-        return token, result.rows
+        places = {stage_table(planned, stage).key_name: stage for stage in published_stages(planned)}
+        return Committed(token, {name: _commit_shards(lake, planned, s, branch) for name, s in places.items()})
     log.info("crawl %s is assembled again: older crawls were published since it was planned", planned.crawl)
     return _reassemble(lake, planned, current, branch)
+
+
+def _commit_shards(lake: Lakehouse, plan: RunPlan, stage: str, branch: str) -> int:
+    """Commits what the shards of an assembly wrote to the branch; returns the rows."""
+    place = stage_table(plan, stage)
+    token, names = plan.token(place.key_name), [s.identity for s in plan.shards]
+    manifests = [find_manifest(lake, place.identifier, token, name) for name in names]
+    found = [m for m in manifests if m is not None]
+    result = commit_partition(
+        lake, place.identifier, place.partition, found, token, branch=branch, expected_shards=names
+    )
+    return result.rows
 
 
 def _newer_crawls(lake: Lakehouse, plan: RunPlan) -> list[str]:
@@ -148,10 +186,8 @@ def _newer_crawls(lake: Lakehouse, plan: RunPlan) -> list[str]:
     return sorted((c for c in crawls if crawl_order(c) > crawl_order(plan.crawl)), key=crawl_order)
 
 
-def _commit_newer(
-    lake: Lakehouse, plan: RunPlan, crawl: str, base: list[BaseCrawl], branch: str
-) -> tuple[RunToken, int]:
-    """Assembles a newer published crawl on its new base; returns its token and rows."""
+def _commit_newer(lake: Lakehouse, plan: RunPlan, crawl: str, base: list[BaseCrawl], branch: str) -> Committed:
+    """Assembles a newer published crawl on its new base."""
     key = lake.table(f"{plan.name}.corpus").partition_key({"crawl": crawl})
     newer = source_plan(lake, plan.name, crawl, str(key))
     if not stages_committed(lake, newer):
@@ -159,7 +195,7 @@ def _commit_newer(
     return _reassemble(lake, newer, rebased(newer, base), branch)
 
 
-def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: str) -> tuple[RunToken, int]:
+def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: str) -> Committed:
     """Takes from a newer crawl what the base holds, where its stage tables hold something else by now.
 
     That is so after a run of that crawl with other settings which was not published. Its published rows are all there
@@ -169,6 +205,12 @@ def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: st
     older = [corpus.scan({"crawl": b.crawl}, columns=["dedup_digest"], ref=branch)["dedup_digest"] for b in base]
     taken = pa.chunked_array([chunk for column in older for chunk in column.chunks], pa.large_string())
     key = fingerprint([stored.keys["corpus"], "retracted", [[b.crawl, b.key] for b in base]])
+    log.warning(
+        "the stage tables of %s no longer hold what it was published from; its duplicates are retracted, and nothing "
+        "is selected anew: run that crawl again", stored.crawl,
+    )  # fmt: skip
+    if stored.packs_sequences:
+        return _write(lake, stored, key, remaining_with_sequences(lake, stored, taken, branch), branch)
 
     def remaining() -> Iterator[pa.Table]:
         columns = CORPUS.schema.names
@@ -176,18 +218,15 @@ def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: st
         for _, rows in groups:
             yield rows.filter(pc.invert(pc.is_in(rows["dedup_digest"], value_set=taken.combine_chunks())))
 
-    log.warning(
-        "the stage tables of %s no longer hold what it was published from; its duplicates are retracted, and nothing "
-        "is selected anew: run that crawl again", stored.crawl,
-    )  # fmt: skip
-    return _write(lake, stored, key, remaining(), branch)
+    return _write(lake, stored, key, {"corpus": remaining()}, branch)
 
 
-def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str) -> tuple[RunToken, int]:
+def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str) -> Committed:
     """Writes a crawl's partition on the branch from its stored tables and the present deduplication base.
 
     Where the new base gives back documents that were duplicates before, the model stages never saw them: they stay out,
-    and the content is marked as partial, so that a run of that crawl does not take it for its own result.
+    and the content is marked as partial, so that a run of that crawl does not take it for its own result. The same is
+    done where a document is retracted whose tokens are in a packed sequence: the sequence goes as a whole.
     """
     found = find_duplicates(lake, current, kept_documents(lake, current), ref=branch)
     removed = set(removed_ids(found).to_pylist())  # the branch holds the base
@@ -203,23 +242,47 @@ def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str)
             key = fingerprint([key, "partial", given_back])
             removed |= before
     out = pa.chunked_array([sorted(str(i) for i in removed)], pa.large_string())
-    selection = decide_selection(lake, stored, out)
+    units = out
+    if stored.packs_sequences:
+        units = sequences_holding(lake, stored, out)
+        if len(units):
+            log.warning("%d sequences of %s hold retracted documents: run that crawl again", len(units), stored.crawl)
+            key = fingerprint([key, "partial sequences", sorted(str(i) for i in units.to_pylist())])
+    selection = decide_selection(lake, stored, units)
     groups = corpus_groups(lake, stored, stored.files, duplicates=out, selection=selection)
-    return _write(lake, stored, key, (rows for _, rows in groups), branch)
+    contents = {"corpus": (rows for _, rows in groups)}
+    if stored.packs_sequences:
+        kept = sequence_groups(lake, stored, stored.files, retracted=out, selection=selection)
+        contents["corpus_sequences"] = (rows for _, rows in kept)
+    return _write(lake, stored, key, contents, branch)
 
 
-def _write(lake: Lakehouse, stored: RunPlan, key: str, groups: Iterator[pa.Table], branch: str) -> tuple[RunToken, int]:
-    """Commits a crawl's rows to the branch under a key, and notes which plan's tables they come from."""
-    corpus, partition = f"{stored.name}.corpus", {"crawl": stored.crawl}
+def _write(
+    lake: Lakehouse, stored: RunPlan, key: str, contents: Mapping[str, Iterator[pa.Table]], branch: str
+) -> Committed:
+    """Commits a crawl's rows to the branch under a key, and notes which plan's tables they come from.
+
+    Args:
+        lake: The lakehouse.
+        stored: The plan whose tables were assembled.
+        key: Content key of the corpus partition; that of its sequences follows from it.
+        contents: Rows by table name: ``corpus``, and ``corpus_sequences`` where the recipe packs them.
+        branch: The audit branch.
+    """
+    partition = {"crawl": stored.crawl}
     write_record(lake, provenance_uri(lake, stored.name, stored.crawl, key), {"plan": stored.uri(lake)})
     # The newest epoch, not the stored plan's: a run of that crawl that is under way deduplicates against us when it
     # publishes, so it need not stop us, nor we it.
     epoch, _ = current_epoch(lake, stored.name, stored.crawl)
     token = replace(stored.token("corpus"), key=key, epoch=max(epoch, stored.epoch))
-    with ShardWriter(lake.table(corpus), partition, token, REASSEMBLED) as writer:
-        for rows in groups:
-            writer.write(rows)
-        manifest = writer.finish({})
-    commit_partition(lake, corpus, partition, [manifest], token, branch=branch, expected_shards=[REASSEMBLED])
-    log.info("crawl %s was assembled again: %d documents", stored.crawl, manifest.rows)
-    return token, manifest.rows
+    rows = {}
+    for name, groups in contents.items():
+        table, of_table = f"{stored.name}.{name}", token if name == "corpus" else sequences_token(token)
+        with ShardWriter(lake.table(table), partition, of_table, REASSEMBLED) as writer:
+            for part in groups:
+                writer.write(part)
+            manifest = writer.finish({})
+        commit_partition(lake, table, partition, [manifest], of_table, branch=branch, expected_shards=[REASSEMBLED])
+        rows[name] = manifest.rows
+    log.info("crawl %s was assembled again: %d documents", stored.crawl, rows["corpus"])
+    return Committed(token, rows)

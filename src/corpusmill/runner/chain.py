@@ -23,7 +23,7 @@ from corpusmill.runner.audit import already_published
 from corpusmill.runner.device import device_slot
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import RunPlan, load_plan, plan_run
-from corpusmill.runner.stage_tables import MODEL_STAGES
+from corpusmill.runner.stage_tables import MODEL_STAGES, published_stages, stage_table
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ def plan(recipe: dict[str, Any], crawl: str, run_id: str, source: str | None = N
     made = plan_run(lake, parse_recipe(recipe), crawl, run_id, source)
     published = already_published(lake, made)
     if published:
-        claim_partition(lake, f"{made.name}.corpus", {"crawl": crawl}, made.token("corpus"))
+        for stage in published_stages(made):
+            place = stage_table(made, stage)
+            claim_partition(lake, place.identifier, place.partition, made.token(place.key_name))
     return {
         "plan": made.uri(lake),
         "crawl": crawl,
@@ -59,6 +61,8 @@ def run_shard(plan: str, stage: str, shard: str, progress: Callable[[str], None]
     if stage in MODEL_STAGES:
         with device_slot(log_progress):
             return map_stage.run_shard(lake, loaded, stage, shard, log_progress).to_json()
+    if stage == "assemble" and loaded.packs_sequences:
+        map_stage.run_shard(lake, loaded, "assemble_sequences", shard, log_progress)
     return map_stage.run_shard(lake, loaded, stage, shard, log_progress).to_json()
 
 
@@ -122,6 +126,8 @@ def publish(plan: str) -> dict[str, Any]:
         tag = state.tag if state else None
         log.info("%s is published already with the same content: nothing to do", loaded.crawl)
         outcome = {"published": n, "snapshot": str(corpus.snapshot_id()), "tag": tag, "skipped": True}
+        if loaded.packs_sequences:
+            outcome["sequences"] = lake.table(f"{loaded.name}.corpus_sequences").count({"crawl": loaded.crawl})
         publication.store_publication(lake, loaded, outcome)
         return outcome
     return publication.publish(lake, loaded)
@@ -144,6 +150,8 @@ def _already(plan: RunPlan, stage: str) -> dict[str, Any]:
 
 
 def _assembled_report(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
-    merged = commits.merge_shards(lake, plan, "assemble")
-    commits.store_stage_report(lake, plan, merged)
-    return merged.to_json()
+    """Stores what the assembly wrote, for each of its tables; returns the report on the documents."""
+    reports = {stage: commits.merge_shards(lake, plan, stage) for stage in published_stages(plan)}
+    for report in reports.values():
+        commits.store_stage_report(lake, plan, report)
+    return reports["assemble"].to_json()

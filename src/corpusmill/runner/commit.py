@@ -10,6 +10,7 @@ from corpusmill.errors import ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition, commit_partition
 from corpusmill.lakehouse.shards import ShardManifest, find_manifest
+from corpusmill.pruning.packing_config import packing_of
 from corpusmill.report import StageReport, merge_reports
 from corpusmill.runner.map_stage import quarantine_partition
 from corpusmill.runner.plan import RunPlan
@@ -17,8 +18,10 @@ from corpusmill.runner.records import find_record, record_uri, write_record
 from corpusmill.runner.refinement_alarms import alarm_sentences, stage_alarms
 from corpusmill.runner.stage_tables import input_table, stage_table
 from corpusmill.validation.checks import documents_checks, pages_checks
-from corpusmill.validation.contract import check_contract
-from corpusmill.validation.results import failure_lines
+from corpusmill.validation.contract import Metric, check_contract
+from corpusmill.validation.results import CheckResult, failure_lines
+from corpusmill.validation.sequence_checks import packing_checks
+from corpusmill.validation.sequence_metrics import sequence_metrics
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +111,8 @@ def _commit_quarantine(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
 
 def _check_contract(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
     """Refuses pages or documents that no later stage could use; cheap, on counts and flags alone."""
+    if stage == "pack":
+        _refuse(plan, stage, check_contract(packing_checks(), _packed(lake, plan)))
     if stage not in ("ingest", "clean"):
         return
     pages, at = input_table(lake, plan, "ingest")
@@ -121,13 +126,28 @@ def _check_contract(lake: Lakehouse, plan: RunPlan, stage: str) -> None:
     if stage == "clean":
         metrics |= _document_counts(lake, plan)
         checks = documents_checks()
-    failed = [r for r in check_contract(checks, metrics) if not r.passed]
+    _refuse(plan, stage, check_contract(checks, metrics))
+
+
+def _refuse(plan: RunPlan, stage: str, results: Sequence[CheckResult]) -> None:
+    failed = [r for r in results if not r.passed]
     for result in failed:
         log.warning("%s", result.sentence)
     if critical := [r for r in failed if r.severity == "critical"]:
         raise ValidationFailedError(
             f"{stage} of {plan.crawl} breaks its contract:\n" + "\n".join(failure_lines(critical))
         )
+
+
+def _packed(lake: Lakehouse, plan: RunPlan) -> dict[str, Metric]:
+    """Returns the metrics of the crawl's packed sequences; one input file's tokens are read at a time."""
+    table, at = input_table(lake, plan, "pack")
+    written, scoring = stored_stage_report(lake, plan, "pack"), plan.parsed_recipe().score
+    assert scoring is not None, "sequences are packed to be scored"
+    groups = table.iter_groups(at, groups=plan.files)
+    metrics = sequence_metrics((rows for _, rows in groups), packing_of(scoring).length)
+    n_written = written.metrics.get("sequences", 0) if written else table.count(at)
+    return metrics | {"packed_sequences": n_written}
 
 
 def _document_counts(lake: Lakehouse, plan: RunPlan) -> dict[str, int]:

@@ -25,8 +25,20 @@ def stage_input(
         table, partition = input_table(lake, plan, "ingest")
         yield from table.iter_groups(partition, groups=files, columns=list(columns))
         return
+    if stage == "score" and plan.packs_sequences:
+        yield from packed_sequences(lake, plan, files, columns)
+        return
     for name, rows in surviving_documents(lake, plan, files, upto=stage):
         yield name, rows.select(list(columns))
+
+
+def packed_sequences(lake: Lakehouse, plan: RunPlan, files: Sequence[str], columns: Sequence[str]) -> Iterator[Group]:
+    """Yields each file's sequences as scoring takes them: ``doc_id`` is the sequence's id, ``language`` is null."""
+    table, partition = input_table(lake, plan, "pack")
+    for name, rows in table.iter_groups(partition, groups=files):
+        units = rows.rename_columns({"sequence_id": "doc_id"})
+        units = units.append_column("language", pa.nulls(units.num_rows, pa.large_string()))
+        yield name, units.select(list(columns))
 
 
 def surviving_documents(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.batches import rows_to_table, slices
 from corpusmill.errors import PermanentDataError
@@ -20,13 +21,15 @@ from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
 from corpusmill.prox.stored_outputs import NO_REUSE, Reuse
 from corpusmill.report import StageReport
 from corpusmill.runner.assemble import corpus_groups
+from corpusmill.runner.assemble_sequences import sequence_groups
 from corpusmill.runner.inputs import stage_input
 from corpusmill.runner.models import with_model
+from corpusmill.runner.pack import count_packed, packed_files
 from corpusmill.runner.plan import RAW, RunPlan, Shard
 from corpusmill.runner.refinement_alarms import alarm_sentences, shard_line, stage_alarms
-from corpusmill.runner.stage_tables import committed, stage_table
+from corpusmill.runner.stage_tables import PUBLISHED, committed, stage_table
 from corpusmill.runner.stored_programs import ShardReuse
-from corpusmill.schema import CORPUS, QUARANTINE
+from corpusmill.schema import QUARANTINE
 from corpusmill.stage import QuarantinedInput, Stage, StageOutput
 
 if TYPE_CHECKING:
@@ -70,11 +73,12 @@ def run_shard(
         return _skipped(stage, plan, shard, {})
     started = time.monotonic()
     report = StageReport(stage=stage, crawl=plan.crawl, shard=shard.name)
+    count = count_packed if stage == "pack" else count_output
     outputs, max_error_fraction = _outputs(lake, plan, stage, shard, progress)
     quarantine: list[tuple[str, QuarantinedInput]] = []
     with ShardWriter(lake.table(place.identifier), place.partition, token, shard.identity) as writer:
         for name, output in outputs:
-            count_output(report, output)
+            count(report, output)
             quarantine += [(name, q) for q in output.quarantine]
             _tell_faults(output.quarantine, len(quarantine), progress)
             for part in (output.kept, output.removed):
@@ -155,8 +159,10 @@ def _outputs(
 
         recipe = plan.parsed_recipe()
         return _ingest(IngestStage(recipe.ingest), plan, shard, progress), recipe.ingest.max_error_fraction
-    if stage == "assemble":
-        return _assembled(lake, plan, shard), 1.0
+    if stage == "pack":
+        return packed_files(lake, plan, shard, progress), 1.0
+    if stage in PUBLISHED:
+        return _assembled(lake, plan, stage, shard), 1.0
     existing = ShardReuse(lake, plan, stage, shard)
     made = build_stage(plan, stage, existing.reuse)
     if made is None:
@@ -180,9 +186,11 @@ def _ingest(stage: "IngestStage", plan: RunPlan, shard: Shard, progress: Progres
         stage.close()
 
 
-def _assembled(lake: Lakehouse, plan: RunPlan, shard: Shard) -> Iterator[tuple[str, StageOutput]]:
-    for name, rows in corpus_groups(lake, plan, shard.files):
-        yield name, StageOutput(kept=rows, removed=CORPUS.schema.empty_table())
+def _assembled(lake: Lakehouse, plan: RunPlan, stage: str, shard: Shard) -> Iterator[tuple[str, StageOutput]]:
+    groups = corpus_groups if stage == "assemble" else sequence_groups
+    for name, rows in groups(lake, plan, shard.files):
+        metrics = {} if stage == "assemble" else {"sequence_tokens": float(pc.sum(rows["n_tokens"]).as_py() or 0)}
+        yield name, StageOutput(kept=rows, removed=rows.slice(0, 0), metrics=metrics)
 
 
 def _mapped(

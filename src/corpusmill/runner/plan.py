@@ -19,8 +19,9 @@ from corpusmill.ingest.extract import extraction_fingerprint
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.epochs import take_epoch
 from corpusmill.lakehouse.shards import RunToken
+from corpusmill.pruning.packing_config import PACKING_VERSION, packing_of
 from corpusmill.recipe import BUNDLED_CRAWLS, Recipe, parse_recipe
-from corpusmill.runner.models import PinnedModel, pin_model
+from corpusmill.runner.models import PinnedModel, pin_models_of, without_models
 from corpusmill.runner.pinned_files import pin_files
 from corpusmill.runner.records import read_record, record_uri, write_record
 
@@ -87,6 +88,11 @@ class RunPlan(StageConfig):
     def parsed_recipe(self) -> Recipe:
         """Returns the recipe as settings."""
         return parse_recipe(self.recipe)
+
+    @property
+    def packs_sequences(self) -> bool:
+        """True where packed token sequences are scored and published beside their documents."""
+        return "corpus_sequences" in self.keys
 
     def shard(self, name: str) -> Shard:
         """Returns a shard by its name.
@@ -169,7 +175,7 @@ def commit_keys(
 
     def add(stage: str, field: str, *inputs: Any) -> None:
         config, pinned = getattr(recipe, field), models.get(stage)
-        settings = config.model_copy(update={"model": ""}) if pinned else config
+        settings = without_models(config) if pinned else config
         keys[stage] = fingerprint(
             [
                 *(recipe.name, crawl, stage),
@@ -184,10 +190,27 @@ def commit_keys(
     add("deduplicate", "deduplication", keys["clean"], [[b.crawl, b.key] for b in base] if across else [])
     add("refine_documents", "refine_documents", keys["deduplicate"])
     add("refine_chunks", "refine_chunks", keys["refine_documents"])
-    add("score", "score", keys["refine_chunks"])
+    if recipe.packs_sequences:
+        keys["pack"] = _packing_key(recipe, crawl, models.get("score"), keys["refine_chunks"])
+    add("score", "score", keys.get("pack", keys["refine_chunks"]))
     add("select", "select", keys["score"])
     keys["corpus"] = fingerprint([recipe.name, crawl, "corpus", keys["select"]])
+    if recipe.packs_sequences:
+        keys["corpus_sequences"] = sequences_key(keys["corpus"])
     return keys
+
+
+def _packing_key(recipe: Recipe, crawl: str, pinned: PinnedModel | None, texts: str) -> str:
+    """Returns the commit key of packing; the model stands for its tokenizer, as its files are pinned together."""
+    assert recipe.score is not None
+    config = packing_of(recipe.score)
+    identity = pinned.identity() if pinned else config.model
+    return fingerprint([recipe.name, crawl, "pack", PACKING_VERSION, config.length, identity, texts])
+
+
+def sequences_key(corpus_key: str) -> str:
+    """Returns the key of the published sequences that belong to a corpus partition with the given key."""
+    return fingerprint([corpus_key, "sequences"])
 
 
 def pin_models(recipe: Recipe) -> dict[str, PinnedModel]:
@@ -196,7 +219,7 @@ def pin_models(recipe: Recipe) -> dict[str, PinnedModel]:
     for stage in ("refine_documents", "refine_chunks", "score"):
         config = getattr(recipe, stage)
         if config is not None and config.model:
-            pins[stage] = pin_model(config.model, getattr(config, "revision", None), config.sha256)
+            pins[stage] = pin_models_of(config)
     return pins
 
 

@@ -12,6 +12,7 @@ from corpusmill.lakehouse.table import UnknownRefError
 from corpusmill.runner.audit import AuditBranch, build_audit_branch, stored_branch
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import read_record, record_uri, write_record
+from corpusmill.runner.sequence_release import publish_sequences
 from corpusmill.runner.validate import audit, audited_content, metrics_uri, validation_uri
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ def publish(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
     crawls published at the same time both survive and leave no duplicate across them.
 
     Returns:
-        ``published`` (documents of this crawl), ``snapshot``, ``tag``, ``retracted`` (per newer crawl), ``rebases``.
+        ``published`` (documents of this crawl), ``snapshot``, ``tag``, ``retracted`` (per newer crawl), ``rebases``;
+        ``sequences`` (of this crawl) too where the recipe packs them.
 
     Raises:
         CommitConflict: Main kept moving.
@@ -71,12 +73,17 @@ def publish(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
             build_audit_branch(lake, plan)
             audit(lake, plan)
             continue
+        sequences = {}
+        if plan.packs_sequences:
+            tokens = dict(branch.tokens)
+            sequences = {"sequences": publish_sequences(lake, plan, branch.name, tokens, result.tag or tag)}
         outcome = {
             "published": lake.table(corpus).count({"crawl": plan.crawl}),
             "snapshot": str(result.snapshot_id),
             "tag": result.tag or tag,
             "retracted": branch.retracted,
             "rebases": rebases,
+            **sequences,
         }
         store_publication(lake, plan, outcome)
         metrics = read_record(lake, validation_uri(lake, plan))["metrics"]

@@ -31,7 +31,7 @@ def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str],
     if planned["already_published"]:
         log(f"{crawl} is published already with the same inputs and settings: nothing to do")
     try:
-        _stages(uri, shards, log)
+        _stages(uri, shards, log, packs_sequences=recipe.packs_sequences)
     except BaseException as error:  # also an interruption: the run's row says how it ended
         _report_failure(uri, error)
         raise
@@ -47,7 +47,7 @@ def _report_failure(uri: str, error: BaseException) -> None:
         log.warning("the run's report could not be stored either: %s", second)
 
 
-def _stages(uri: str, shards: list[str], log: Callable[[str], None]) -> None:
+def _stages(uri: str, shards: list[str], log: Callable[[str], None], *, packs_sequences: bool) -> None:
     def mapped(stage: str) -> None:
         for shard in shards:
             chain.run_shard(uri, stage, shard, log)
@@ -61,6 +61,9 @@ def _stages(uri: str, shards: list[str], log: Callable[[str], None]) -> None:
     _say(log, "refine_documents", chain.commit(uri, "refine_documents"))
     mapped("refine_chunks")
     _say(log, "refine_chunks", chain.commit(uri, "refine_chunks"))
+    if packs_sequences:
+        mapped("pack")
+        _say(log, "pack", chain.commit(uri, "pack"))
     mapped("score")
     _say(log, "score", chain.commit(uri, "score"))
     _say(log, "select", chain.select(uri))
@@ -71,7 +74,8 @@ def _stages(uri: str, shards: list[str], log: Callable[[str], None]) -> None:
     for warning in outcome["warnings"]:
         log(f"  warning: {warning}")
     published = chain.publish(uri)
-    log(f"publish: {published['published']} documents, snapshot {published['snapshot']}, tag {published['tag']}")
+    also = f" and {published['sequences']} sequences" if packs_sequences else ""
+    log(f"publish: {published['published']} documents{also}, snapshot {published['snapshot']}, tag {published['tag']}")
 
 
 def _say(log: Callable[[str], None], stage: str, report: dict[str, Any]) -> None:

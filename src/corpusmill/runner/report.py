@@ -32,8 +32,13 @@ from corpusmill.schema import RUNS
 
 log = logging.getLogger(__name__)
 
-STAGES = ("ingest", "clean", "deduplicate", "refine_documents", "refine_chunks", "score", "select", "assemble")
+STAGES = (
+    "ingest", "clean", "deduplicate", "refine_documents", "refine_chunks", "pack", "score", "select",
+    "assemble_sequences", "assemble",
+)  # fmt: skip
 """Stages in the order of the funnel."""
+OF_SEQUENCES = ("pack", "assemble_sequences")
+"""Stages of recipes that score packed sequences; their ``score`` and ``select`` count sequences too."""
 OPTIONAL = ("refine_documents", "refine_chunks", "score", "select")
 """Stages that a recipe may leave out."""
 EXAMPLES = 12
@@ -48,9 +53,10 @@ def report_uri(lake: Lakehouse, plan: RunPlan) -> str:
 def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> dict[str, Any]:
     """Returns the report of a run from its stored stage reports, whatever state it ended in."""
     source = _source(lake, plan)
-    stages = [r for r in (stored_stage_report(lake, source, s) for s in STAGES) if r is not None]
+    names = [s for s in STAGES if plan.packs_sequences or s not in OF_SEQUENCES]
+    stages = [r for r in (stored_stage_report(lake, source, s) for s in names) if r is not None]
     publication = find_record(lake, publication_uri(lake, plan)) or {}
-    funnel = [_step(r) for r in stages if _is_part_of(plan, r.stage)]
+    funnel = [_step(r, plan) for r in stages if _is_part_of(plan, r.stage)]
     _count_retractions(funnel, publication.get("published"))
     return {
         "recipe": plan.name,
@@ -62,6 +68,7 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "funnel": funnel,
         "quarantined": sum(sum(r.quarantined.values()) for r in stages),
         "published": publication.get("published", 0),
+        **({"published_sequences": publication.get("sequences", 0)} if plan.packs_sequences else {}),
         "snapshot": publication.get("snapshot"),
         "tag": publication.get("tag"),
         "retracted": publication.get("retracted", {}),
@@ -134,9 +141,11 @@ def _is_part_of(plan: RunPlan, stage: str) -> bool:
     return stage not in OPTIONAL or plan.recipe[stage] is not None
 
 
-def _step(report: StageReport) -> dict[str, Any]:
+def _step(report: StageReport, plan: RunPlan) -> dict[str, Any]:
+    of_sequences = plan.packs_sequences and report.stage in ("score", "select", "assemble_sequences")
     return {
         "stage": report.stage,
+        **({"unit": "sequence"} if of_sequences else {}),
         "documents_in": report.documents_in,
         "documents_kept": report.documents_kept,
         "characters_in": report.characters_in,

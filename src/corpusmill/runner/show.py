@@ -19,7 +19,9 @@ NAMES = {
     "deduplicate": "after deduplication",
     "refine_documents": "after document programs",
     "refine_chunks": "after chunk programs",
+    "pack": "in packed sequences",
     "select": "after selection",
+    "assemble_sequences": "published in sequences",
     "assemble": "published",
 }
 """What the documents that leave a stage are called in the funnel; stages that lose nothing are left out."""
@@ -36,13 +38,31 @@ def print_report(report: dict[str, Any], write: Callable[[str], None]) -> None:
     for step in report["funnel"]:
         if step["stage"] not in NAMES:
             continue
+        if step.get("unit") == "sequence":
+            write(_sequence_line(step))
+            continue
         kept, chars = step["documents_kept"], step["characters_kept"]
         write(f"  {NAMES[step['stage']]:28}{kept:>10,} {_count(chars):>13}   {_reasons(step)}".rstrip())
+        if step["stage"] == "pack":
+            write(_packing_line(step["metrics"]))
     if report["quarantined"]:
         write(
             f"  {report['quarantined']} inputs could not be processed; each is a row of ops.quarantine with its reason"
         )
     _print_verdicts(report, write)
+
+
+def _packing_line(metrics: dict[str, float]) -> str:
+    """Returns what packing made, and what it dropped at the end of each file."""
+    n, tokens, rest = (int(metrics.get(k, 0)) for k in ("sequences", "sequence_tokens", "remainder_tokens"))
+    share = rest / (tokens + rest) if rest else 0.0
+    return f"    packed: {n:,} sequences of {tokens:,} tokens; {rest:,} tokens ({share:.1%}) fill none and are dropped"
+
+
+def _sequence_line(step: dict[str, Any]) -> str:
+    tokens = int(step["metrics"].get("sequence_tokens", 0))
+    counted = f"{step['documents_kept']:,} sequences" + (f" of {tokens:,} tokens" if tokens else "")
+    return f"    {NAMES[step['stage']]}: {counted}   {_reasons(step)}".rstrip()
 
 
 def _print_verdicts(report: dict[str, Any], write: Callable[[str], None]) -> None:

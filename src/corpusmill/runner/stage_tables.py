@@ -8,7 +8,7 @@ from corpusmill.lakehouse.table import LakeTable
 from corpusmill.runner.plan import RAW, RunPlan
 from corpusmill.runner.records import RecordNotFoundError
 
-MAP_STAGES = ("ingest", "clean", "refine_documents", "refine_chunks", "score", "assemble")
+MAP_STAGES = ("ingest", "clean", "refine_documents", "refine_chunks", "pack", "score", "assemble_sequences", "assemble")
 """Stages that run once per shard."""
 
 MODEL_STAGES = ("refine_documents", "refine_chunks", "score")
@@ -20,10 +20,14 @@ _TABLE_OF = {
     "deduplicate": "duplicates",
     "refine_documents": "document_refinements",
     "refine_chunks": "chunk_refinements",
+    "pack": "sequences",
     "score": "scores",
     "assemble": "corpus",
+    "assemble_sequences": "corpus_sequences",
 }
-_KEY_OF = {"assemble": "corpus"}
+_KEY_OF = {"assemble": "corpus", "assemble_sequences": "corpus_sequences"}
+PUBLISHED = ("assemble", "assemble_sequences")
+"""Stages whose tables are published by an audit branch."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ def stage_table(plan: RunPlan, stage: str) -> StageTable:
     return StageTable(f"{plan.name}.{_TABLE_OF[stage]}", partition, _KEY_OF.get(stage, stage))
 
 
+def published_stages(plan: RunPlan) -> tuple[str, ...]:
+    """Returns the stages whose tables this run publishes: the corpus, and the sequences beside it where it has them."""
+    return PUBLISHED if plan.packs_sequences else PUBLISHED[:1]
+
+
 def committed(lake: Lakehouse, plan: RunPlan, stage: str) -> bool:
     """Returns whether the stage's partition holds exactly what this run would write."""
     place = stage_table(plan, stage)
@@ -64,7 +73,9 @@ def committed(lake: Lakehouse, plan: RunPlan, stage: str) -> bool:
 def stages_committed(lake: Lakehouse, plan: RunPlan) -> bool:
     """Returns whether every stage table before the corpus holds what this plan names; stages left out do not count."""
     left_out = {stage for stage in MODEL_STAGES if plan.recipe[stage] is None}
-    return all(committed(lake, plan, stage) for stage in _TABLE_OF if stage != "assemble" and stage not in left_out)
+    if not plan.packs_sequences:
+        left_out.add("pack")
+    return all(committed(lake, plan, stage) for stage in _TABLE_OF if stage not in (*PUBLISHED, *left_out))
 
 
 def input_table(lake: Lakehouse, plan: RunPlan, stage: str) -> tuple[LakeTable, dict[str, str]]:

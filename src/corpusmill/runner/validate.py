@@ -9,6 +9,7 @@ from corpusmill.dedup.crawl_order import crawl_order
 from corpusmill.errors import ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
+from corpusmill.pruning.packing_config import packing_of
 from corpusmill.runner.audit import AuditBranch, source_plan, stored_branch
 from corpusmill.runner.commit import stored_stage_report
 from corpusmill.runner.plan import RunPlan
@@ -20,9 +21,11 @@ from corpusmill.validation.config import METRIC_KINDS, CheckConfig
 from corpusmill.validation.contract import check_contract, with_previous
 from corpusmill.validation.metrics import corpus_metrics
 from corpusmill.validation.results import ValidationResult, failure_lines, failure_message
+from corpusmill.validation.sequence_checks import corpus_sequence_checks
+from corpusmill.validation.sequence_metrics import sequence_metrics
 from corpusmill.validation.stage import validate
 
-MAY_BE_EMPTY = ("corpus.not_empty", "sample.not_empty")
+MAY_BE_EMPTY = ("corpus.not_empty", "sample.not_empty", "corpus_sequences.not_empty")
 """Invariants that do not hold for a crawl whose last documents an older crawl took over; it has no sample."""
 
 
@@ -44,7 +47,7 @@ def audit(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
     metrics = with_previous(_metrics(lake, plan, branch) | numbers, _previous(lake, plan))
     docs = corpusmill_home() / "data_docs" / plan.name / plan.crawl / f"epoch-{plan.epoch:05d}"
     result = validate(
-        [*corpus_checks(plan.parsed_recipe().validation), *alarms],
+        [*corpus_checks(plan.parsed_recipe().validation), *_sequence_checks(plan), *alarms],
         metrics,
         _sample(lake, plan, branch.name),
         docs,
@@ -83,7 +86,9 @@ def audited_content(branch: AuditBranch) -> dict[str, str]:
 
 def _broken_retractions(lake: Lakehouse, plan: RunPlan, branch: AuditBranch) -> list[str]:
     """Returns a sentence for each invariant that a crawl breaks which was assembled again on the branch."""
-    checks = [c for c in corpus_checks() if c.severity == "critical" and c.kind in METRIC_KINDS]
+    checks = [
+        c for c in (*corpus_checks(), *_sequence_checks(plan)) if c.severity == "critical" and c.kind in METRIC_KINDS
+    ]
     invariants = [c for c in checks if c.name not in MAY_BE_EMPTY]
     sentences = []
     for crawl, token in branch.tokens.items():
@@ -112,7 +117,23 @@ def _metrics(lake: Lakehouse, plan: RunPlan, branch: AuditBranch) -> dict[str, A
     n_pages = lake.table(f"{plan.name}.documents").count({"crawl": plan.crawl})
     metrics |= {"branch_rows": n_rows, "assembled_rows": branch.rows[plan.crawl], "n_pages": n_pages}
     metrics["kept_share"] = n_rows / n_pages if n_pages else None
-    return metrics
+    return metrics | _sequence_metrics(lake, plan, branch) if plan.packs_sequences else metrics
+
+
+def _sequence_checks(plan: RunPlan) -> tuple[CheckConfig, ...]:
+    return corpus_sequence_checks() if plan.packs_sequences else ()
+
+
+def _sequence_metrics(lake: Lakehouse, plan: RunPlan, branch: AuditBranch) -> dict[str, Any]:
+    """Returns the metrics of one crawl's sequences on the branch; score quantiles are those of sequences."""
+    table, at = lake.table(f"{plan.name}.corpus_sequences"), {"crawl": plan.crawl}
+    documents = lake.table(f"{plan.name}.corpus").scan(at, columns=["doc_id"], ref=branch.name)["doc_id"]
+    groups = table.iter_groups(at, groups=plan.files, ref=branch.name)
+    scoring = plan.parsed_recipe().score
+    assert scoring is not None, "sequences are packed to be scored"
+    metrics = sequence_metrics((rows for _, rows in groups), packing_of(scoring).length, documents)
+    n_rows = {"branch_sequences": table.count(at, ref=branch.name), "assembled_sequences": branch.sequences[plan.crawl]}
+    return metrics | n_rows
 
 
 def _previous(lake: Lakehouse, plan: RunPlan) -> dict[str, Any] | None:

@@ -51,13 +51,13 @@ def corpus_metrics(table_batches: Iterable[pa.Table]) -> dict[str, float | int |
         "n_documents": rows,
         "n_chars": sum(_sum(chunk) for chunk in values["n_chars"]),
         "n_tokens": sum(_sum(chunk) for chunk in values["n_tokens"]),
-        "n_duplicate_doc_ids": _duplicates(values["doc_id"]),
-        "n_duplicate_digests": _duplicates(values["dedup_digest"]),
+        "n_duplicate_doc_ids": duplicates(values["doc_id"]),
+        "n_duplicate_digests": duplicates(values["dedup_digest"]),
     }
     metrics |= {f"nulls.{name}": nulls[name] for name in CORPUS.schema.names}
     metrics |= {f"language_share.{name}": languages[name] / rows for name in sorted(languages)}
     for name in ("n_chars", *SCORES):
-        metrics |= _quantiles(name, values[name])
+        metrics |= quantiles(name, values[name])
     return metrics
 
 
@@ -71,14 +71,16 @@ def _sum(chunk: Any) -> int:
     return pc.sum(chunk).as_py() or 0
 
 
-def _duplicates(chunks: list[Any]) -> int:
+def duplicates(chunks: list[Any]) -> int:
+    """Returns the rows beyond the first of each value."""
     if not chunks:
         return 0
     column = pa.chunked_array(chunks)
     return len(column) - pc.count_distinct(column).as_py()
 
 
-def _quantiles(name: str, chunks: list[Any]) -> dict[str, float | int | str | None]:
+def quantiles(name: str, chunks: list[Any]) -> dict[str, float | int | str | None]:
+    """Returns ``<name>_pQ`` for each percent rank Q, by nearest rank; None where there is no finite number."""
     numbers = np.concatenate([c.to_numpy(zero_copy_only=False) for c in chunks]) if chunks else np.zeros(0)
     numbers = np.sort(numbers[np.isfinite(numbers)])
     n = len(numbers)
