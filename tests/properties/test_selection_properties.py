@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from corpusmill.pruning.config import SelectionConfig
 from corpusmill.pruning.order import keys_of, random_scores
-from corpusmill.pruning.radix import Histogram
 from corpusmill.pruning.selection import Rows, kept_ranks, resolve, select
 
 WHICH = st.sampled_from(["bottom", "middle", "top"])
@@ -52,10 +51,7 @@ def test_no_permutation_and_no_sharding_changes_the_kept_ids(values, fraction, w
         Rows(np.array([values[i] for i in order[a:b]], dtype=np.float64), [ids[i] for i in order[a:b]])
         for a, b in zip(edges, edges[1:], strict=False)  # noqa: RUF007 - the pairs may be empty
     ]
-    histogram = Histogram()
-    for shard in shards:
-        histogram = Histogram.of(shard.values).merge(histogram)
-    manifest = resolve(histogram, config, lambda: reversed(shards))
+    manifest = resolve(config, lambda: reversed(shards))
     found = {
         name
         for shard in shards

@@ -1,7 +1,7 @@
 """The total order of selection: order-preserving integer keys of scores, and hashes of ids that break ties."""
 
 import hashlib
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,19 @@ Strata: TypeAlias = Any
 EVERYTHING = "*"
 """Name of the only stratum where rows are not split."""
 _SIGN = np.uint64(1 << 63)
+
+
+class Cut(NamedTuple):
+    """A place in the order of (key, tie-break): the first row that is not below it."""
+
+    key: int
+    tie: int
+
+
+START = Cut(0, 0)
+"""Below every row."""
+END = Cut(1 << 64, 0)
+"""Above every row."""
 
 
 def keys_of(values: Any) -> np.ndarray:
@@ -68,3 +81,11 @@ def codes_of(strata: Strata, n: int) -> tuple[list[str], np.ndarray]:
         column = column.dictionary_decode()
     encoded: Any = column.cast(pa.large_string()).fill_null("").dictionary_encode()
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def rows_by_code(codes: np.ndarray, n: int) -> list[Any]:
+    """Returns for each of n codes an index of the rows that have it: everything as a slice where there is one code."""
+    if n == 1:
+        return [slice(None)]
+    order = np.argsort(codes, kind="stable")
+    return np.split(order, np.searchsorted(codes[order], np.arange(1, n))) if n else []

@@ -29,7 +29,8 @@ class StoredSelection:
         """
         if self.config is None or self.manifest is None:
             return documents
-        mask = self.manifest.keep(*rows_of(scores, self.config))
+        rows = rows_of(scores, self.config)
+        mask = self.manifest.keep(rows.values, rows.doc_ids, rows.strata)
         kept = scores["doc_id"].filter(pa.array(mask))
         if not len(kept):
             return documents.slice(0, 0)

@@ -32,10 +32,7 @@ def ids_of(n, prefix="doc"):
 def sharded(config, values, ids, strata, cuts):
     edges = [0, *cuts, len(values)]
     parts = [Rows(values[a:b], ids[a:b], None if strata is None else strata[a:b]) for a, b in itertools.pairwise(edges)]
-    histogram = Histogram()
-    for part in parts:
-        histogram = histogram.merge(Histogram.of(part.values, part.strata))
-    manifest = resolve(histogram, config, lambda: parts)
+    manifest = resolve(config, lambda: parts)
     return manifest, np.concatenate([manifest.keep(p.values, p.doc_ids, p.strata) for p in parts])
 
 
@@ -102,7 +99,7 @@ def test_a_descent_by_counts_alone_finds_what_collecting_rows_finds():
             halves = [descent.count(values[:150], ids[:150]), descent.count(values[150:], ids[150:])]
             descent.advance(halves[1].merge(halves[0]))
             passes += 1
-        answers.append((descent.cuts, passes))
+        answers.append((descent.found, passes))
     assert answers[0][0] == answers[1][0]
     assert (answers[0][1], answers[1][1]) == (7, 1)
 
@@ -115,8 +112,8 @@ def test_a_small_input_needs_one_histogram_and_one_more_pass():
         passes.append(1)
         return [Rows(values, ids)]
 
-    resolve(Histogram.of(values), SelectionConfig(fraction="1/2"), shards)
-    assert len(passes) == 1
+    resolve(SelectionConfig(fraction="1/2"), shards)
+    assert len(passes) == 2
 
 
 def test_the_fraction_holds_in_every_stratum():
@@ -199,7 +196,7 @@ def test_frozen_cutoffs_of_other_scores_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="column='mean_nll' but the manifest has 'el2n'"):
         select(np.arange(3.0), ids_of(3), SelectionConfig(column="mean_nll", **settings))
     with pytest.raises(ConfigError, match="key 'bbbb' but the manifest was made for 'aaaa'"):
-        resolve(Histogram.of([1.0]), SelectionConfig(column="el2n", **settings), list, score_key="bbbb")
+        resolve(SelectionConfig(column="el2n", **settings), list, score_key="bbbb")
     missing = SelectionConfig(mode="cutoffs", cutoffs=str(tmp_path / "nowhere.json"))
     with pytest.raises(ConfigError, match="cannot be read"):
         select(np.arange(3.0), ids_of(3), missing)
@@ -211,7 +208,11 @@ def test_a_stratum_that_frozen_cutoffs_do_not_know_counts_as_unscored():
     assert mask.tolist() == [True, False]
     config = SelectionConfig(mode="cutoffs", cutoffs=frozen.to_json(), by=("language",), fraction="1")
     counted = select(np.array([1.0, 1.0]), ids_of(2), config, strata=["en", "xx"])
-    assert (counted.strata["xx"].n_scored, counted.strata["xx"].n_kept) == (1, 0)
+    assert "xx" not in counted.strata, "the counted manifest must treat the stratum as the frozen one does"
+    assert counted.n_unknown == {"xx": 1}
+    assert "1 rows of 1 strata that the frozen cut-offs do not know ('xx') are removed" in counted.warnings[0]
+    both = select(np.array([1.0, 1.0]), ids_of(2), config.model_copy(update={"keep_unscored": True}), ["en", "xx"])
+    assert both.keep(np.array([1.0, 1.0]), ids_of(2), ["en", "xx"]).tolist() == [True, True]
 
 
 def test_a_manifest_survives_json_and_a_broken_one_is_named():
@@ -232,7 +233,7 @@ def test_histograms_survive_json():
 def test_passes_over_other_rows_than_the_histograms_are_an_error():
     histogram = Histogram.of(np.arange(1.0, 2.0, 0.001))
     with pytest.raises(PermanentDataError, match="must see the same rows"):
-        resolve(histogram, SelectionConfig(fraction="1/2"), lambda: [Rows(np.array([1.5]), ["x"])])
+        resolve(SelectionConfig(fraction="1/2"), lambda: [Rows(np.array([1.5]), ["x"])], first=histogram)
 
 
 def scores_table(**columns):
