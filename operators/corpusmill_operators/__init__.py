@@ -7,37 +7,54 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from corpusmill_operators.ablation_recipes import read_ablations as read_ablations
+    from corpusmill_operators.ablation_step import ARM_LABEL as ARM_LABEL
+    from corpusmill_operators.ablation_step import REFERENCE_LABEL as REFERENCE_LABEL
     from corpusmill_operators.annotate_seed import AnnotateSeedOperator as AnnotateSeedOperator
     from corpusmill_operators.assemble_corpus import AssembleCorpusOperator as AssembleCorpusOperator
     from corpusmill_operators.assets import corpus_asset as corpus_asset
+    from corpusmill_operators.assets import reference_model_asset as reference_model_asset
     from corpusmill_operators.assets import refiner_asset as refiner_asset
     from corpusmill_operators.clean_rules import CleanRulesOperator as CleanRulesOperator
     from corpusmill_operators.commit_stage import CommitStageOperator as CommitStageOperator
     from corpusmill_operators.deduplicate import DeduplicateOperator as DeduplicateOperator
+    from corpusmill_operators.evaluate_reference import EvaluateReferenceModelOperator as EvaluateReferenceModelOperator
     from corpusmill_operators.evaluate_refiner import EvaluateRefinerOperator as EvaluateRefinerOperator
     from corpusmill_operators.ingest_crawl import IngestCrawlOperator as IngestCrawlOperator
     from corpusmill_operators.links import DataDocsLink as DataDocsLink
+    from corpusmill_operators.list_arms import ListArmsOperator as ListArmsOperator
     from corpusmill_operators.map_stage import SHARD_LABEL as SHARD_LABEL
+    from corpusmill_operators.pack_reference_text import PackReferenceTextOperator as PackReferenceTextOperator
+    from corpusmill_operators.pack_sequences import PackSequencesOperator as PackSequencesOperator
+    from corpusmill_operators.plan_reference_model import PlanReferenceModelOperator as PlanReferenceModelOperator
     from corpusmill_operators.plan_run import PlanRunOperator as PlanRunOperator
     from corpusmill_operators.pools import GPU_POOL as GPU_POOL
+    from corpusmill_operators.prepare_ablation import PrepareAblationOperator as PrepareAblationOperator
     from corpusmill_operators.publish_corpus import PublishCorpusOperator as PublishCorpusOperator
     from corpusmill_operators.recipes import read_recipes as read_recipes
+    from corpusmill_operators.recipes import read_reference_model_recipes as read_reference_model_recipes
     from corpusmill_operators.recipes import read_refiner_recipes as read_refiner_recipes
     from corpusmill_operators.refine_chunks import RefineChunksOperator as RefineChunksOperator
     from corpusmill_operators.refine_documents import RefineDocumentsOperator as RefineDocumentsOperator
+    from corpusmill_operators.register_reference import RegisterReferenceModelOperator as RegisterReferenceModelOperator
     from corpusmill_operators.register_refiner import RegisterRefinerOperator as RegisterRefinerOperator
     from corpusmill_operators.releases import releases_of as releases_of
+    from corpusmill_operators.report_ablation import ReportAblationOperator as ReportAblationOperator
     from corpusmill_operators.report_run import ReportRunOperator as ReportRunOperator
     from corpusmill_operators.retries import RETRY_POLICY as RETRY_POLICY
     from corpusmill_operators.sample_seed import SampleSeedOperator as SampleSeedOperator
+    from corpusmill_operators.score_pool import ScorePoolOperator as ScorePoolOperator
     from corpusmill_operators.score_units import ScoreUnitsOperator as ScoreUnitsOperator
     from corpusmill_operators.select_units import SelectUnitsOperator as SelectUnitsOperator
     from corpusmill_operators.synthesise_examples import SynthesiseExamplesOperator as SynthesiseExamplesOperator
     from corpusmill_operators.timetable import CrawlReleaseTimetable as CrawlReleaseTimetable
+    from corpusmill_operators.train_arm import TrainArmOperator as TrainArmOperator
+    from corpusmill_operators.train_reference_model import TrainReferenceModelOperator as TrainReferenceModelOperator
     from corpusmill_operators.train_refiner import TrainRefinerOperator as TrainRefinerOperator
     from corpusmill_operators.validate_table import ValidateTableOperator as ValidateTableOperator
 
 _MODULE_OF = {
+    "ARM_LABEL": "ablation_step",
     "AnnotateSeedOperator": "annotate_seed",
     "AssembleCorpusOperator": "assemble_corpus",
     "CleanRulesOperator": "clean_rules",
@@ -45,26 +62,41 @@ _MODULE_OF = {
     "CrawlReleaseTimetable": "timetable",
     "DataDocsLink": "links",
     "DeduplicateOperator": "deduplicate",
+    "EvaluateReferenceModelOperator": "evaluate_reference",
     "EvaluateRefinerOperator": "evaluate_refiner",
     "GPU_POOL": "pools",
     "IngestCrawlOperator": "ingest_crawl",
+    "ListArmsOperator": "list_arms",
+    "PackReferenceTextOperator": "pack_reference_text",
+    "PackSequencesOperator": "pack_sequences",
+    "PlanReferenceModelOperator": "plan_reference_model",
     "PlanRunOperator": "plan_run",
+    "PrepareAblationOperator": "prepare_ablation",
     "PublishCorpusOperator": "publish_corpus",
+    "REFERENCE_LABEL": "ablation_step",
     "RETRY_POLICY": "retries",
     "RefineChunksOperator": "refine_chunks",
     "RefineDocumentsOperator": "refine_documents",
+    "RegisterReferenceModelOperator": "register_reference",
     "RegisterRefinerOperator": "register_refiner",
+    "ReportAblationOperator": "report_ablation",
     "ReportRunOperator": "report_run",
     "SHARD_LABEL": "map_stage",
     "SampleSeedOperator": "sample_seed",
+    "ScorePoolOperator": "score_pool",
     "ScoreUnitsOperator": "score_units",
     "SelectUnitsOperator": "select_units",
     "SynthesiseExamplesOperator": "synthesise_examples",
+    "TrainArmOperator": "train_arm",
+    "TrainReferenceModelOperator": "train_reference_model",
     "TrainRefinerOperator": "train_refiner",
     "ValidateTableOperator": "validate_table",
     "corpus_asset": "assets",
+    "read_ablations": "ablation_recipes",
     "read_recipes": "recipes",
+    "read_reference_model_recipes": "recipes",
     "read_refiner_recipes": "recipes",
+    "reference_model_asset": "assets",
     "refiner_asset": "assets",
     "releases_of": "releases",
 }

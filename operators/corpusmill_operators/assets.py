@@ -15,3 +15,8 @@ def corpus_asset(recipe: str) -> Asset:
 def refiner_asset(name: str) -> Asset:
     """Returns the asset of a refiner; every registration emits one event with the model's reference in ``extra``."""
     return Asset(name=f"refiner.{name}", uri=f"x-corpusmill://models/{name}", group="corpusmill")
+
+
+def reference_model_asset(name: str) -> Asset:
+    """Returns the asset of a reference model; every registration emits one event with its reference in ``extra``."""
+    return Asset(name=f"reference_model.{name}", uri=f"x-corpusmill://reference_models/{name}", group="corpusmill")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from corpusmill.errors import ConfigError
 from corpusmill.recipe import Recipe, load_recipe
+from corpusmill.reference_model_recipe import ReferenceModelRecipe, load_reference_model_recipe
 from corpusmill.refiner_recipe import RefinerRecipe, load_refiner_recipe
 from corpusmill_operators.releases import Release, releases_of
 
@@ -37,6 +38,18 @@ def read_refiner_recipes(folder: Path) -> tuple[list[tuple[Path, RefinerRecipe]]
     for file in sorted(folder.glob("*.yaml")):
         try:
             read.append((file, load_refiner_recipe(file)))
+        except ConfigError as error:
+            broken[file.stem] = str(error)
+    return read, broken
+
+
+def read_reference_model_recipes(folder: Path) -> tuple[list[tuple[Path, ReferenceModelRecipe]], dict[str, str]]:
+    """Returns the recipes of reference models in a folder, and what is wrong with each that cannot be read."""
+    read: list[tuple[Path, ReferenceModelRecipe]] = []
+    broken: dict[str, str] = {}
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            read.append((file, load_reference_model_recipe(file)))
         except ConfigError as error:
             broken[file.stem] = str(error)
     return read, broken

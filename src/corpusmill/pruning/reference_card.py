@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+RECORD = "training.json"
+"""File of facts and loss curve that lies in every model folder beside the card."""
 _MAY = {
     "all": "It saw every document of its corpus: it gives no perplexity of a pool taken from there.",
     "reserved": "It saw the reserved part alone: leave that part out of a pool that it scores for perplexity.",

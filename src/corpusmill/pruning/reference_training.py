@@ -18,8 +18,8 @@ from corpusmill.errors import ConfigError
 from corpusmill.modeling.flops import n_parameters, n_without_embeddings, training_flops
 from corpusmill.modeling.train_lm import Progress, TrainingRun, TrainingSettings, train_lm
 from corpusmill.pruning.perplexity import mean_nll
+from corpusmill.pruning.reference_card import RECORD
 
-RECORD = "training.json"
 EVALUATION_POSITIONS = 16_384
 """Positions of one forward pass on held-out text."""
 

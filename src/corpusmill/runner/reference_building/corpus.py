@@ -112,12 +112,13 @@ def file_documents(path: Path) -> Iterator[CorpusDocument]:
     number = 0
     try:
         rows = _parquet_rows(path) if name.endswith(".parquet") else _text_rows(path, name)
-        for number, row in enumerate(rows, 1):
+        for row in rows:
             text = row["text"]
             if not isinstance(text, str):
                 raise TypeError(f"'text' is {type(text).__name__}")
             given = row.get("doc_id") or row.get("id")
-            yield CorpusDocument(str(given) if given is not None else doc_id_of(None, path.name, number), text)
+            yield CorpusDocument(str(given) if given is not None else doc_id_of(None, path.name, number + 1), text)
+            number += 1  # last: an error is always one of the document after those that were read
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PermanentDataError(
             f"{path} document {number + 1}: {error!r}; expected JSON lines or Parquet with 'text', or plain text"

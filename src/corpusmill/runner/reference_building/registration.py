@@ -9,7 +9,7 @@ from corpusmill.errors import ModelError, Permanent
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.storage import write_whole
 from corpusmill.pruning.loss_plot import LossCurve, loss_curves_svg
-from corpusmill.pruning.reference_training import RECORD
+from corpusmill.pruning.reference_card import RECORD
 from corpusmill.runner.model_registry import RegisteredModel, fetch_model, register_model
 from corpusmill.runner.records import read_record, write_record
 from corpusmill.runner.reference_building.plan import ReferencePlan, seed_label

@@ -13,8 +13,8 @@ from corpusmill.modeling.load import choose_device
 from corpusmill.modeling.train_lm import TrainingSettings, new_model
 from corpusmill.pruning.loss_plot import LossCurve, loss_curves_svg, thinned
 from corpusmill.pruning.packed_text import open_sequences
-from corpusmill.pruning.reference_card import card_text
-from corpusmill.pruning.reference_training import RECORD, SavedModel, train_and_save
+from corpusmill.pruning.reference_card import RECORD, card_text
+from corpusmill.pruning.reference_training import SavedModel, train_and_save
 from corpusmill.reference_model_recipe import ReferenceModelRecipe
 from corpusmill.runner.model_registry import RegisteredModel, fetch_model, store_model
 from corpusmill.runner.records import find_record, write_record
