@@ -50,6 +50,11 @@ for file, recipe, releases in recipes:
         commit_decisions = mill.CommitStageOperator(task_id="commit_decisions", stage="refine_documents", **of)
         refine_chunks = mill.RefineChunksOperator.partial(task_id="refine_chunks", **model).expand(shard=names)
         commit_refinements = mill.CommitStageOperator(task_id="commit_refinements", stage="refine_chunks", **of)
+        texts = commit_refinements
+        if recipe.packs_sequences:
+            pack = mill.PackSequencesOperator.partial(task_id="pack", **each).expand(shard=names)
+            texts = mill.CommitStageOperator(task_id="commit_sequences", stage="pack", **of)
+            commit_refinements >> pack >> texts
         score = mill.ScoreUnitsOperator.partial(task_id="score", **model).expand(shard=names)
         commit_scores = mill.CommitStageOperator(task_id="commit_scores", stage="score", **of)
         select = mill.SelectUnitsOperator(task_id="select", **of)
@@ -61,7 +66,7 @@ for file, recipe, releases in recipes:
 
         plan >> ingest >> commit_pages >> clean >> commit_documents >> deduplicate
         deduplicate >> refine_documents >> commit_decisions >> refine_chunks >> commit_refinements
-        commit_refinements >> score >> commit_scores >> select
+        texts >> score >> commit_scores >> select
         select >> assemble >> commit_audit_branch >> validate >> publish >> report
 
 for name, problem in broken.items():  # a DAG without tasks, so that the UI says what is wrong

@@ -16,7 +16,7 @@ class CommitStageOperator(StageOperator):
 
     Args:
         plan: URI of the run's plan (templated).
-        stage: ``ingest``, ``clean``, ``refine_documents``, ``refine_chunks``, ``score`` or ``assemble``.
+        stage: ``ingest``, ``clean``, ``refine_documents``, ``refine_chunks``, ``pack``, ``score`` or ``assemble``.
     """
 
     template_fields = ("plan", "stage")

@@ -10,9 +10,10 @@ from corpusmill_operators.base import StageOperator
 class PublishCorpusOperator(StageOperator):
     """Fast-forwards the corpus to the audited branch and tags the release, in one guarded commit.
 
-    Reads: the audit branch. Writes: ``<recipe>.corpus`` and the tag ``<recipe>/<crawl>/<epoch>``; the figures go into
-    the event of every asset in ``outlets``. Retried: when another commit was first. Fails at once: a newer run of the
-    same crawl took over. Second run: finds the crawl published with the same content and does nothing.
+    Reads: the audit branch. Writes: ``<recipe>.corpus`` and the tag ``<recipe>/<crawl>/<epoch>``; where sequences are
+    selected, ``<recipe>.corpus_sequences`` after it, with the same tag; the figures go into the event of every asset in
+    ``outlets``. Retried: when another commit was first. Fails at once: a newer run of the same crawl took over. Second
+    run: finds the crawl published with the same content and does nothing.
     """
 
     ui_color = "#dbe9f6"
