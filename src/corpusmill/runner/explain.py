@@ -1,15 +1,25 @@
 """Explains one document: every measure, reason, program, score and where it is published."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pyiceberg.expressions import EqualTo
+import pyarrow as pa
+from pyiceberg.expressions import EqualTo, In
 
 from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.table import LakeTable
+from corpusmill.pruning.sequence_sums import holding
 from corpusmill.schema import RECIPE_TABLES
+
+HAS_SEQUENCES = ("sequences", "corpus_sequences")
+"""Tables of packed sequences; they name their documents in spans."""
 
 
 def explain(lake: Lakehouse, recipe: str, doc_id: str, crawl: str | None) -> dict[str, Any]:
     """Returns the document's rows in every table of a recipe, and the partition keys they belong to.
+
+    Where sequences are packed, the document's are among them without their token ids, each with the document's spans
+    only, and ``scores`` holds the scores of those sequences.
 
     Args:
         lake: The lakehouse.
@@ -18,15 +28,43 @@ def explain(lake: Lakehouse, recipe: str, doc_id: str, crawl: str | None) -> dic
         crawl: Crawl id; None looks in all crawls.
     """
     found: dict[str, Any] = {"doc_id": doc_id, "recipe": recipe}
+    units = [doc_id]
     for spec in RECIPE_TABLES:
         table = lake.table(f"{recipe}.{spec.name}")
         rows = []
         for partition in table.partitions():
             if crawl is not None and partition["crawl"] != crawl:
                 continue
-            for row in table.scan(partition, filter=EqualTo("doc_id", doc_id)).to_pylist():
+            for row in _rows_of(table, partition, doc_id, units, found):
                 shown = {k: v for k, v in row.items() if v is not None}
                 rows.append(shown | {"content_key": table.partition_key(partition)})
         found[spec.name] = rows
+        if spec.name == "sequences":
+            units += [row["sequence_id"] for row in rows]
     found["published"] = bool(found["corpus"])
     return found
+
+
+def _rows_of(
+    table: LakeTable, partition: Mapping[str, str], doc_id: str, units: Sequence[str], found: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows of one partition that tell of a document; ``units`` are the ids that scores may have."""
+    name = table.spec.name
+    if name in HAS_SEQUENCES:
+        files = {row["warc_file"] for row in found["documents"] if row["crawl"] == partition["crawl"]}
+        yield from _sequences_of(table, partition, sorted(files), doc_id)
+        return
+    condition = In("doc_id", units) if name == "scores" else EqualTo("doc_id", doc_id)
+    yield from table.scan(partition, filter=condition).to_pylist()
+
+
+def _sequences_of(
+    table: LakeTable, partition: Mapping[str, str], files: Sequence[str], doc_id: str
+) -> Iterator[dict[str, Any]]:
+    columns = [c for c in table.spec.schema.names if c != "tokens"]
+    wanted = pa.chunked_array([[doc_id]], pa.large_string())
+    for _, rows in table.iter_groups(partition, groups=files, columns=columns):
+        ids = set(holding(rows, wanted).to_pylist())
+        for row in rows.to_pylist():
+            if row["sequence_id"] in ids:
+                yield row | {"spans": [span for span in row["spans"] if span["doc_id"] == doc_id]}
