@@ -102,7 +102,7 @@ class RunningScores:
         finite = label_z.isfinite() & self._top.isfinite()
         if not (self._wanted.nll or self._wanted.el2n):
             return TokenScores(None, None, hit, finite, self._top_k_hit)
-        d = self._top + self._s1.log() - label_z
+        d = (self._top - label_z) + self._s1.log()  # the difference first: it is exact for logits of one size
         nll = torch.logaddexp(d, d.new_zeros(())) if self._wanted.nll else None
         el2n = None
         if self._wanted.el2n:

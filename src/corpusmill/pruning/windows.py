@@ -1,5 +1,6 @@
 """From rows to windows of token ids: texts are encoded ahead of the model, packed sequences come as ids."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,11 +70,10 @@ def read_ahead(batch: pa.Table, read: Callable[[pa.Table], list[Unit]]) -> Itera
         groups.append(batch.slice(start, size))
         start, size = start + size, min(2 * size, LARGEST_GROUP)
     with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(read, groups[0]) if groups else None
-        for following in [*groups[1:], None]:
-            assert coming is not None
-            units = coming.result()
-            coming = thread.submit(read, following) if following is not None else None
+        coming = deque(thread.submit(read, group) for group in groups[:1])
+        for following in range(1, len(groups) + 1):
+            units = coming.popleft().result()
+            coming.extend(thread.submit(read, group) for group in groups[following : following + 1])
             yield units
 
 
@@ -82,9 +82,14 @@ def text_units(batch: pa.Table, tokenizer: TextTokenizer) -> list[Unit]:
     texts = batch.column("text").to_pylist()
     sizes = [len((text or "").encode("utf-8", "surrogatepass")) for text in texts]
     return [
-        Unit(ids or [], size, "error.null_text" if text is None else "error.tokenizer" if ids is None else None)
-        for text, size, ids in zip(texts, sizes, _encode(tokenizer, texts), strict=True)
+        _text_unit(text, size, ids) for text, size, ids in zip(texts, sizes, _encode(tokenizer, texts), strict=True)
     ]
+
+
+def _text_unit(text: str | None, size: int, ids: list[int] | None) -> Unit:
+    if text is None:
+        return Unit([], size, "error.null_text")
+    return Unit([], size, "error.tokenizer") if ids is None else Unit(ids, size)
 
 
 def _encode(tokenizer: TextTokenizer, texts: list[str | None]) -> list[list[int] | None]:
