@@ -3,8 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from corpusmill.errors import PermanentDataError
 
@@ -47,22 +45,6 @@ class FetchPolicy:
         """
         backoff = min(self.max_delay, self.first_delay * 2.0 ** (attempt - 1)) * (0.5 + 0.5 * jitter())
         return backoff if retry_after is None else min(self.max_delay, max(retry_after, 0.0) + backoff)
-
-
-def retry_after_seconds(value: str | None, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
-    """Returns the seconds that a Retry-After header asks for (a number or an HTTP date), None where it says nothing."""
-    if not value:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now()).total_seconds())
 
 
 def is_overloaded(body: bytes) -> bool:

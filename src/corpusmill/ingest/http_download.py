@@ -15,13 +15,8 @@ from typing import BinaryIO
 
 from corpusmill import __version__
 from corpusmill.errors import PermanentDataError, TransientDataError
-from corpusmill.ingest.backoff import (
-    FetchPolicy,
-    MissingFileError,
-    is_overloaded,
-    retry_after_seconds,
-    wrong_content,
-)
+from corpusmill.ingest.backoff import FetchPolicy, MissingFileError, is_overloaded, wrong_content
+from corpusmill.retry_after import retry_after_seconds
 
 LOG = logging.getLogger(__name__)
 READ_SIZE = 256 * 1024

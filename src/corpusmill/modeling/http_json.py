@@ -17,14 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
 
 from corpusmill import __version__
 from corpusmill.modeling.endpoints import Endpoint
+from corpusmill.retry_after import retry_after_seconds
 
 Answer = TypeVar("Answer")
 
@@ -121,25 +120,6 @@ def retry_delay(attempt: int, jitter: float, retry_after: float | None = None) -
     """
     backoff = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 1, 30)) * (0.5 + 0.5 * jitter)
     return backoff if retry_after is None else min(MAX_RETRY_AFTER, max(retry_after, 0.0) + backoff)
-
-
-def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """Returns the seconds that a Retry-After header asks for (a number or an HTTP date), None where it says nothing."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        pass
-    else:
-        return seconds if math.isfinite(seconds) and seconds >= 0 else None
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
 
 
 class Pace:
@@ -300,7 +280,7 @@ class JsonServer:
         status = response.status_code
         said = f"HTTP {status} {response.reason_phrase}: {self._said(_error_text(data))}".rstrip(": ")
         if status in _MAY_PASS or status >= 500:
-            wanted = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))
+            wanted = retry_after_seconds(response.headers.get("Retry-After"))
             return _AttemptError(said, wanted, busy=status == _TOO_MANY)
         return RefusedError(said, status)
 

@@ -5,7 +5,6 @@ import logging
 import pickle
 import threading
 import urllib.request
-from datetime import UTC, datetime
 
 import pytest
 
@@ -17,7 +16,7 @@ from corpusmill.modeling.completions import (
     ServerUnavailableError,
     resolve_endpoint,
 )
-from corpusmill.modeling.http_json import Pace, retry_after_seconds, retry_delay
+from corpusmill.modeling.http_json import Pace, retry_delay
 
 KEY = "sk-very-secret-0001"
 RULES = {
@@ -268,23 +267,6 @@ def test_waits_grow_and_are_bounded():
     assert retry_delay(1, 0.0, retry_after=7) == 7.25
     assert retry_delay(1, 0.5, retry_after=1e9) == 300
     assert retry_delay(1, 0.0, retry_after=-5) == 0.25
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("12", 12.0),
-        ("0.5", 0.5),
-        ("Tue, 01 Sep 2026 00:01:00 GMT", 60.0),
-        ("Mon, 31 Aug 2026 00:00:00 GMT", 0.0),
-        ("nan", None),
-        ("-3", None),
-        ("soon", None),
-        (None, None),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(value, seconds):
-    assert retry_after_seconds(value, datetime(2026, 9, 1, tzinfo=UTC)) == seconds
 
 
 def test_an_endpoint_is_an_address_or_a_name_from_the_environment():
