@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from corpusmill.modeling.plain_llama import embedded, is_plain_llama, layer_output, norm
+
 NAME = "corpusmill_packed"
 _REFUSED = ("softcap", "s_aux", "sliding_window", "position_bias", "head_mask")
 
@@ -35,45 +37,91 @@ class SlotCache:
 
     def __init__(self, n_rows: int, n_slots: int) -> None:
         self.n_rows, self.n_slots = n_rows, n_slots
-        self.keys: dict[int, torch.Tensor] = {}  # layer -> [R, S, H / G, D]
+        self.keys: dict[int, torch.Tensor] = {}  # layer -> [R, H / G, S, D]
         self.values: dict[int, torch.Tensor] = {}
+        self._sight = torch.zeros(0, 0)
 
-    def write(self, layer: int, slots_N: torch.Tensor, key_NHD: torch.Tensor, value_NHD: torch.Tensor) -> None:
-        """Puts keys and values of packed tokens into their slots, numbered over all rows."""
-        if layer not in self.keys:
-            for store, new in ((self.keys, key_NHD), (self.values, value_NHD)):
-                store[layer] = new.new_zeros((self.n_rows, self.n_slots, *new.shape[1:]))
-        self.keys[layer].flatten(0, 1).index_copy_(0, slots_N, key_NHD)
-        self.values[layer].flatten(0, 1).index_copy_(0, slots_N, value_NHD)
+    def write(self, layer: int, step: "PackedStep", key_NHD: torch.Tensor, value_NHD: torch.Tensor) -> None:
+        """Puts keys and values of packed tokens into their slots."""
+        for stores, new_NHD in ((self.keys, key_NHD), (self.values, value_NHD)):
+            if layer not in stores:
+                n_heads, width = new_NHD.shape[1:]
+                stores[layer] = new_NHD.new_zeros((self.n_rows, n_heads, self.n_slots, width))
+            stores[layer].flatten(0, 2).index_copy_(0, step.slots(new_NHD.shape[1]), new_NHD.flatten(0, 1))
 
     def move(self, source: int, target: int, n_slots: int) -> None:
         """Copies the first slots of one row to another row."""
         for store in (self.keys, self.values):
             for stored in store.values():
-                stored[target, :n_slots] = stored[source, :n_slots]
+                stored[target, :, :n_slots] = stored[source, :, :n_slots]
+
+    def sight(self, start: int, n: int, dtype: torch.dtype) -> torch.Tensor:
+        """Returns the mask [n, start + n] of n tokens from a position on: a view of memory that all positions share."""
+        if len(self._sight) < n or self._sight.dtype != dtype:
+            seen = torch.arange(self.n_slots + n) <= torch.arange(n)[:, None] + self.n_slots
+            self._sight = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
+        return self._sight[:n, self.n_slots - start : self.n_slots + n]
 
 
 @dataclass
 class PackedStep:
-    """Which of the packed tokens belong together; made by `prefill_step` and `decode_step`."""
+    """Which of the packed tokens belong together; made by `prefill_step` and `decode_step`.
+
+    Attributes:
+        cache: Where keys and values go, None: nowhere.
+        lengths: Tokens of each row.
+        rows: [N] row of the cache of each packed token.
+        places: [N] position of each packed token.
+        starts: First position of each row in a step of decoding, None for whole prompts.
+        masks: [K, start + K] added to the scores of each row of a step on a CPU; None for a single token.
+        n_seen: Slots in sight of any query.
+        spread: [R * K] packed token that stands at each padded place; None where K is 1, and on a CPU.
+        gather: [N] padded place of each packed token.
+        mask: [R, 1, K, S] added to the scores; None on a CPU.
+    """
 
     cache: SlotCache | None
     lengths: Sequence[int]
-    slots: torch.Tensor | None = None  # [N] slot of each packed token, numbered over all rows
-    n_seen: int = 0  # decoding: slots in sight of any query
-    spread: torch.Tensor | None = None  # [R * K] packed token that stands at each padded place; None where K == 1
-    gather: torch.Tensor | None = None  # [N] padded place of each packed token
-    mask: torch.Tensor | None = None  # [R, 1, K, S] added to the scores; None for whole prompts
-    folded: dict[int, torch.Tensor] = field(default_factory=dict)  # heads per key head -> mask [R, 1, G * K, S]
+    rows: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+    starts: Sequence[int] | None = None
+    masks: Sequence[torch.Tensor | None] = ()
+    n_seen: int = 0
+    spread: torch.Tensor | None = None
+    gather: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    _folded: dict[int, Any] = field(default_factory=dict)  # heads per key head -> masks for queries side by side
+    _slots: dict[int, torch.Tensor] = field(default_factory=dict)  # key heads -> slots [N * H], numbered over all rows
+
+    def slots(self, n_heads: int) -> torch.Tensor:
+        """Returns the slot of each head of each packed token, numbered over all rows and heads."""
+        if n_heads not in self._slots:
+            assert self.cache is not None
+            assert self.rows is not None
+            assert self.places is not None
+            head_H = torch.arange(n_heads, device=self.rows.device)
+            slots_NH = (self.rows[:, None] * n_heads + head_H) * self.cache.n_slots + self.places[:, None]
+            self._slots[n_heads] = slots_NH.flatten()
+        return self._slots[n_heads]
 
     def folded_mask(self, n_shared: int) -> torch.Tensor:
-        """Returns the mask for queries of G heads side by side."""
+        """Returns the mask [R, 1, G * K, S] for queries of G heads side by side."""
         assert self.mask is not None
         if n_shared == 1:
             return self.mask
-        if n_shared not in self.folded:
-            self.folded[n_shared] = self.mask.repeat(1, 1, n_shared, 1)
-        return self.folded[n_shared]
+        if n_shared not in self._folded:
+            self._folded[n_shared] = self.mask.repeat(1, 1, n_shared, 1)
+        found: torch.Tensor = self._folded[n_shared]
+        return found
+
+    def folded_masks(self, n_shared: int) -> Sequence[torch.Tensor | None]:
+        """Returns the masks [G * K, start + K] of single rows for queries of G heads side by side."""
+        if n_shared == 1:
+            return self.masks
+        if n_shared not in self._folded:
+            self._folded[n_shared] = [None if mask is None else mask.repeat(n_shared, 1) for mask in self.masks]
+        found: Sequence[torch.Tensor | None] = self._folded[n_shared]
+        return found
 
 
 def prefill_step(cache: SlotCache | None, rows: Sequence[int], lengths: Sequence[int], device: Any) -> PackedStep:
@@ -87,12 +135,14 @@ def prefill_step(cache: SlotCache | None, rows: Sequence[int], lengths: Sequence
     """
     if cache is None:
         return PackedStep(None, lengths)
-    slots = [torch.arange(n) + row * cache.n_slots for row, n in zip(rows, lengths, strict=True)]
-    return PackedStep(cache, lengths, torch.cat(slots).to(device))
+    return PackedStep(cache, lengths, *_places(rows, [0] * len(lengths), lengths, device))
 
 
 def decode_step(cache: SlotCache, starts: Sequence[int], lengths: Sequence[int], model: Any) -> PackedStep:
     """Returns the step in which row r of the cache goes on with ``lengths[r]`` tokens at position ``starts[r]``.
+
+    On a GPU all rows attend in one padded call. On a CPU each row attends for itself, so that neither a longer block
+    nor a longer history of another row is computed.
 
     Args:
         cache: Holds the positions before each start.
@@ -101,20 +151,41 @@ def decode_step(cache: SlotCache, starts: Sequence[int], lengths: Sequence[int],
         model: The model, for its device and the dtype of its mask.
     """
     device, dtype = model.device, model.dtype
-    width, n_seen = max(lengths), max(start + n for start, n in zip(starts, lengths, strict=True))
-    starts_R = torch.tensor(starts)
+    step = PackedStep(cache, lengths, *_places(range(len(lengths)), starts, lengths, device), starts=starts)
+    if _attends_by_rows(model):
+        spans = zip(starts, lengths, strict=True)
+        step.masks = [None if n == 1 else cache.sight(start, n, dtype) for start, n in spans]
+        return step
+    return _padded(step, starts, device, dtype)
+
+
+def _attends_by_rows(model: Any) -> bool:
+    return bool(model.device.type == "cpu")
+
+
+def _places(
+    rows: Sequence[int], starts: Sequence[int], lengths: Sequence[int], device: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns row and position of every packed token."""
+    row_N = [row for row, n in zip(rows, lengths, strict=True) for _ in range(n)]
+    place_N = [start + i for start, n in zip(starts, lengths, strict=True) for i in range(n)]
+    return torch.tensor(row_N, device=device), torch.tensor(place_N, device=device)
+
+
+def _padded(step: PackedStep, starts: Sequence[int], device: Any, dtype: torch.dtype) -> PackedStep:
+    """Adds what one call over all rows needs to a step."""
+    width, lengths_R = max(step.lengths), torch.tensor(step.lengths)
+    step.n_seen = max(start + n for start, n in zip(starts, step.lengths, strict=True))
     place_K = torch.arange(width)
-    position_RK = starts_R[:, None] + place_K
-    real_RK = place_K < torch.tensor(lengths)[:, None]
-    slots_RK = position_RK + torch.arange(len(lengths))[:, None] * cache.n_slots
-    step = PackedStep(cache, lengths, slots_RK[real_RK].to(device), n_seen)
+    position_RK = torch.tensor(starts)[:, None] + place_K
+    real_RK = place_K < lengths_R[:, None]
     if width > 1:
         gather = real_RK.flatten().nonzero()[:, 0]
         step.gather = gather.to(device)
         spread = torch.zeros(real_RK.numel(), dtype=torch.long)  # padded places repeat token 0; nobody reads them
         spread[gather] = torch.arange(len(gather))
         step.spread = spread.to(device)
-    hidden_RKS = torch.arange(n_seen, device=device) > position_RK.to(device)[:, :, None]
+    hidden_RKS = torch.arange(step.n_seen, device=device) > position_RK.to(device)[:, :, None]
     mask = torch.zeros(hidden_RKS.shape, dtype=dtype, device=device).masked_fill_(hidden_RKS, float("-inf"))
     step.mask = mask[:, None]
     return step
@@ -140,13 +211,28 @@ def packed_attention(
     if packed is None or attention_mask is not None or wanted:
         raise NotImplementedError(f"{type(module).__name__}: packed attention lacks {wanted or 'its step'}")
     key_NHD, value_NHD = key[0].transpose(0, 1), value[0].transpose(0, 1)
-    if packed.cache is not None and packed.slots is not None:
-        packed.cache.write(module.layer_idx, packed.slots, key_NHD, value_NHD)
-    if packed.mask is None:
-        return _whole_prompts(query, key, value, packed.lengths, scaling), None
-    assert packed.cache is not None
-    stored_keys, stored_values = packed.cache.keys[module.layer_idx], packed.cache.values[module.layer_idx]
-    return _new_tokens(query, stored_keys, stored_values, packed, scaling), None
+    return _attention(module.layer_idx, query, key_NHD, value_NHD, packed, scaling), None
+
+
+def _attention(
+    layer: int,
+    query: torch.Tensor,
+    key_NHD: torch.Tensor,
+    value_NHD: torch.Tensor,
+    step: PackedStep,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Returns attention [1, N, H, D] of queries [1, H, N, D]; new keys and values go into the cache before."""
+    if step.cache is not None:
+        step.cache.write(layer, step, key_NHD, value_NHD)
+    if step.starts is None:
+        key, value = key_NHD.transpose(0, 1)[None], value_NHD.transpose(0, 1)[None]
+        return _whole_prompts(query, key, value, step.lengths, scaling)
+    assert step.cache is not None
+    stored_keys, stored_values = step.cache.keys[layer], step.cache.values[layer]
+    if step.mask is None:
+        return _row_by_row(query, stored_keys, stored_values, step, scaling)
+    return _all_rows(query, stored_keys, stored_values, step, scaling)
 
 
 def _whole_prompts(
@@ -160,31 +246,70 @@ def _whole_prompts(
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)).transpose(1, 2)
 
 
-def _new_tokens(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, packed: PackedStep, scaling: float | None
+def _row_by_row(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, step: PackedStep, scaling: float | None
 ) -> torch.Tensor:
-    n_rows, n_heads, head_width = len(packed.lengths), query.shape[1], query.shape[3]
-    n_key_heads = keys.shape[2]
+    """Attends in one call a row, over the slots that this row has."""
+    assert step.starts is not None
+    n_heads, n_key_heads = query.shape[1], keys.shape[1]
+    n_shared = n_heads // n_key_heads
+    parts = []
+    masks = step.folded_masks(n_shared)
+    for row, (start, n, q) in enumerate(
+        zip(step.starts, step.lengths, query.split(list(step.lengths), 2), strict=True)
+    ):
+        out = F.scaled_dot_product_attention(
+            q if n_shared == 1 else q.reshape(1, n_key_heads, n_shared * n, q.shape[3]),
+            keys[row : row + 1, :, : start + n],
+            values[row : row + 1, :, : start + n],
+            attn_mask=masks[row],
+            scale=scaling,
+        )
+        parts.append(out if n_shared == 1 else out.reshape(1, n_heads, n, out.shape[3]))
+    return torch.cat(parts, dim=2).transpose(1, 2)
+
+
+def _all_rows(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, step: PackedStep, scaling: float | None
+) -> torch.Tensor:
+    """Attends in one call, rows padded to the widest block and the longest history."""
+    n_rows, n_heads, head_width = len(step.lengths), query.shape[1], query.shape[3]
+    n_key_heads = keys.shape[1]
     n_shared = n_heads // n_key_heads
     query_NHD = query[0].transpose(0, 1)
-    if packed.spread is not None:
-        query_NHD = query_NHD.index_select(0, packed.spread)
+    if step.spread is not None:
+        query_NHD = query_NHD.index_select(0, step.spread)
     width = query_NHD.shape[0] // n_rows
     # [R, K, Hk, G, D] -> [R, Hk, G * K, D]
     folded = query_NHD.reshape(n_rows, width, n_key_heads, n_shared, head_width).permute(0, 2, 3, 1, 4)
     out = F.scaled_dot_product_attention(
         folded.reshape(n_rows, n_key_heads, n_shared * width, head_width),
-        keys[:n_rows, : packed.n_seen].transpose(1, 2),
-        values[:n_rows, : packed.n_seen].transpose(1, 2),
-        attn_mask=packed.folded_mask(n_shared),
+        keys[:n_rows, :, : step.n_seen],
+        values[:n_rows, :, : step.n_seen],
+        attn_mask=step.folded_mask(n_shared),
         scale=scaling,
     )
     value_width = out.shape[-1]
     out = out.view(n_rows, n_key_heads, n_shared, width, value_width).permute(0, 3, 1, 2, 4)
     out_NHD = out.reshape(n_rows * width, n_heads, value_width)
-    if packed.gather is not None:
-        out_NHD = out_NHD.index_select(0, packed.gather)
+    if step.gather is not None:
+        out_NHD = out_NHD.index_select(0, step.gather)
     return out_NHD[None]
+
+
+class _Rows:
+    """The tokens of a step as `corpusmill.modeling.plain_llama` wants them."""
+
+    n_block = 512
+
+    def __init__(self, step: PackedStep) -> None:
+        self.step = step
+
+    def attend(
+        self, layer: int, q_NHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Returns attention [N, H * D]."""
+        return _attention(layer, q_NHD.transpose(0, 1)[None], k_NKD, v_NKD, self.step, scale)[0].flatten(1)
 
 
 AttentionInterface.register(NAME, packed_attention)
@@ -214,6 +339,8 @@ def packed_logits(
         wanted: M indices of packed tokens; None for all of them.
     """
     device = model.device
+    if _attends_by_rows(model) and is_plain_llama(model):
+        return _plain_logits(model, torch.tensor(ids), torch.tensor(positions), step, wanted)
     options = {} if wanted is None else {"logits_to_keep": torch.tensor(wanted, device=device)}
     logits: torch.Tensor = model(
         input_ids=torch.tensor([ids], device=device),
@@ -223,6 +350,17 @@ def packed_logits(
         **options,
     ).logits
     return logits[0]
+
+
+def _plain_logits(
+    model: Any, ids_N: torch.Tensor, position_N: torch.Tensor, step: PackedStep, wanted: Sequence[int] | None
+) -> torch.Tensor:
+    hidden_NM, angles = embedded(model, ids_N, position_N)
+    for layer in model.model.layers:
+        hidden_NM = layer_output(layer, hidden_NM, angles, _Rows(step))
+    chosen_MM = hidden_NM if wanted is None else hidden_NM[torch.tensor(wanted)]
+    logits: torch.Tensor = model.lm_head(norm(model.model.norm, chosen_MM))
+    return logits
 
 
 def supports_packing(model: Any, vocabulary: int) -> bool:

@@ -1,6 +1,6 @@
 """One forward pass over many prompts for the logits behind each prompt's last token, and nothing else.
 
-For plain Llama models, the shape of the public refiners, the pass is written out here over the model's own modules:
+For plain Llama models, the shape of the public refiners, the pass is written out (`corpusmill.modeling.plain_llama`):
 
 - packed on a CPU: the prompts' tokens stand one behind another, so no padding is computed, and attention runs prompt by
   prompt; on a GPU rectangular, padded on the right, where a causal model cannot see it, since one large kernel beats
@@ -15,24 +15,28 @@ Shapes: B prompts, T tokens of the longest, N rows (tokens of all prompts, or B 
 width of a head, M width of the model, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import LlamaForCausalLM
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from corpusmill.modeling.plain_llama import (
+    Angles,
+    embedded,
+    fed_forward,
+    heads,
+    is_plain_llama,
+    layer_output,
+    norm,
+)
 from corpusmill.modeling.token_batches import pad_right, plan_batches
 
 CPU_BATCH_TOKENS = 2048
 """Tokens of a packed batch on a CPU: larger batches only leave the caches (measured flat from 1,000 to 16,000)."""
 CPU_ROWS = 512
 """Rows that pass a feed-forward layer together on a CPU, so that its inner activations stay in the cache."""
-STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
-"""Rotary variants whose angles depend on the position alone, not on the longest prompt of a batch."""
 
 
 def plan_prefill(model: Any, lengths: Sequence[int], token_budget: int) -> list[list[int]]:
@@ -74,13 +78,6 @@ def last_logits(model: Any, prompts: Sequence[Sequence[int]], pad: int) -> torch
         return _llama(model, rows).float()
 
 
-def is_plain_llama(model: Any) -> bool:
-    """Returns whether a model is a Llama as this file writes it out."""
-    if type(model) is not LlamaForCausalLM:
-        return False
-    return model.config.rope_parameters.get("rope_type", "default") in STATIC_ROPE
-
-
 def _packs(model: Any) -> bool:
     return is_plain_llama(model) and model.device.type == "cpu"
 
@@ -120,7 +117,9 @@ class _Packed:
         self.position_N = torch.cat([torch.arange(len(ids), device=device) for ids in prompts])
         self.last_B = torch.tensor(ends, device=device) - 1
 
-    def attend(self, q_NHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float) -> torch.Tensor:
+    def attend(
+        self, _layer: int, q_NHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float
+    ) -> torch.Tensor:
         """Returns attention [N, H * D] of every token to the tokens of its prompt up to itself."""
         return torch.cat([_attention(q_NHD[a:b], k_NKD[a:b], v_NKD[a:b], scale, causal=True) for a, b in self.spans])
 
@@ -154,7 +153,9 @@ class _Rectangular:
         self.mask_B11T = mask_BT[:, None, None].to(device, non_blocking=True)
         self.last_B = (mask_BT.sum(dim=1) - 1 + torch.arange(self.shape[0]) * self.shape[1]).to(device)
 
-    def attend(self, q_NHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float) -> torch.Tensor:
+    def attend(
+        self, _layer: int, q_NHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float
+    ) -> torch.Tensor:
         """Returns attention [N, H * D]; rows of padding hold what no real token reads."""
         q, k, v = (x.unflatten(0, self.shape).transpose(1, 2) for x in (q_NHD, k_NKD, v_NKD))
         out_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
@@ -169,68 +170,22 @@ class _Rectangular:
         return out_BH1D.flatten(1)
 
 
-@dataclass(frozen=True)
-class _Angles:
-    """Rotary cosines and sines [N, D]."""
-
-    cos: torch.Tensor
-    sin: torch.Tensor
-
-    def turn(self, x_NHD: torch.Tensor) -> torch.Tensor:
-        return apply_rotary_pos_emb(x_NHD, x_NHD[:, :0], self.cos, self.sin)[0]
-
-    def at(self, rows: torch.Tensor) -> "_Angles":
-        return _Angles(self.cos[rows], self.sin[rows])
-
-
 def _llama(model: Any, rows: _Packed | _Rectangular) -> torch.Tensor:
     """Returns the logits [B, V] of a plain Llama."""
     decoder = model.model
-    hidden_NM = decoder.embed_tokens(rows.ids_N)
-    cos, sin = decoder.rotary_emb(hidden_NM[None], rows.position_N[None])
-    angles = _Angles(cos[0], sin[0])
+    hidden_NM, angles = embedded(model, rows.ids_N, rows.position_N)
     for layer in decoder.layers[:-1]:
-        hidden_NM = _layer(layer, hidden_NM, angles, rows)
+        hidden_NM = layer_output(layer, hidden_NM, angles, rows)
     hidden_BM = _last_layer(decoder.layers[-1], hidden_NM, angles, rows)
-    return model.lm_head(_norm(decoder.norm, hidden_BM))
+    return model.lm_head(norm(decoder.norm, hidden_BM))
 
 
-def _layer(layer: Any, hidden_NM: torch.Tensor, angles: _Angles, rows: _Packed | _Rectangular) -> torch.Tensor:
-    attention = layer.self_attn
-    normed_NM = _norm(layer.input_layernorm, hidden_NM)
-    q_NHD = angles.turn(_heads(attention.q_proj(normed_NM), attention))
-    k_NKD = angles.turn(_heads(attention.k_proj(normed_NM), attention))
-    v_NKD = _heads(attention.v_proj(normed_NM), attention)
-    mixed_NM = attention.o_proj(rows.attend(q_NHD, k_NKD, v_NKD, attention.scaling))
-    return _fed_forward(layer, mixed_NM.add_(hidden_NM), rows.n_block)
-
-
-def _last_layer(layer: Any, hidden_NM: torch.Tensor, angles: _Angles, rows: _Packed | _Rectangular) -> torch.Tensor:
+def _last_layer(layer: Any, hidden_NM: torch.Tensor, angles: Angles, rows: _Packed | _Rectangular) -> torch.Tensor:
     """Returns the output [B, M] of a layer for the last token of each prompt."""
     attention, last_B = layer.self_attn, rows.last_B
-    normed_NM = _norm(layer.input_layernorm, hidden_NM)
-    q_BHD = angles.at(last_B).turn(_heads(attention.q_proj(normed_NM[last_B]), attention))
-    k_NKD = angles.turn(_heads(attention.k_proj(normed_NM), attention))
-    v_NKD = _heads(attention.v_proj(normed_NM), attention)
+    normed_NM = norm(layer.input_layernorm, hidden_NM)
+    q_BHD = angles.at(last_B).turn(heads(attention.q_proj(normed_NM[last_B]), attention))
+    k_NKD = angles.turn(heads(attention.k_proj(normed_NM), attention))
+    v_NKD = heads(attention.v_proj(normed_NM), attention)
     mixed_BM = attention.o_proj(rows.attend_last(q_BHD, k_NKD, v_NKD, attention.scaling))
-    return _fed_forward(layer, mixed_BM.add_(hidden_NM[last_B]), rows.n_block)
-
-
-def _heads(x: torch.Tensor, attention: Any) -> torch.Tensor:
-    return x.unflatten(1, (-1, attention.head_dim))
-
-
-def _fed_forward(layer: Any, hidden_NM: torch.Tensor, n_block: int) -> torch.Tensor:
-    """Adds the feed-forward layer to its input, in place, block by block."""
-    for block in _blocks(hidden_NM, n_block):
-        block.add_(layer.mlp(_norm(layer.post_attention_layernorm, block)))
-    return hidden_NM
-
-
-def _blocks(x: torch.Tensor, n: int) -> Iterator[torch.Tensor]:
-    return (x[start : start + n] for start in range(0, len(x), n))
-
-
-def _norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    """Returns the root-mean-square norm by torch's fused kernel; in half precision it rounds once, not twice."""
-    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+    return fed_forward(layer, mixed_BM.add_(hidden_NM[last_B]), rows.n_block)

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from corpusmill.modeling import packed_attention  # noqa: E402
 from corpusmill.modeling.packed_attention import (  # noqa: E402
     SlotCache,
     decode_step,
@@ -54,7 +55,9 @@ def alone(model, ids):
 
 
 @pytest.mark.parametrize("kind", ["llama", "grouped", "shared", "gpt2", "qwen"])
-def test_packed_steps_equal_whole_passes(kind):
+@pytest.mark.parametrize("by_rows", [True, False], ids=["row by row", "all rows at once"])
+def test_packed_steps_equal_whole_passes(kind, by_rows, monkeypatch):
+    monkeypatch.setattr(packed_attention, "_attends_by_rows", lambda _: by_rows)  # False on a GPU
     model = model_of(kind)
     assert supports_packing(model, 90)
     rng = torch.Generator().manual_seed(1)

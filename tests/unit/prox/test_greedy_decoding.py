@@ -189,7 +189,8 @@ def test_drafts_save_most_passes(trained_folder):
         model = load(trained_folder)
         prompts = program_prompts(model, 40)
         counted = []
-        hook = model.model.register_forward_pre_hook(lambda *_, seen=counted: seen.append(1))
+        head = model.model.get_output_embeddings()  # the only module that every pass calls once
+        hook = head.register_forward_pre_hook(lambda *_, seen=counted: seen.append(1))
         greedy(model, prompts, 120, drafting=drafting)
         hook.remove()
         passes[drafting] = len(counted)
@@ -217,10 +218,10 @@ def test_without_an_end_token_outputs_fill_the_limit(random_folders, tmp_path):
 
 
 def refuse(limit, rows_seen=None):
-    """Returns a hook that runs out of memory at more than so many tokens a pass."""
+    """Returns a hook for the embeddings, which every pass calls; it runs out of memory at more than so many tokens."""
 
-    def hook(_module, _inputs, options):
-        n = options["input_ids"].numel()
+    def hook(_module, inputs):
+        n = inputs[0].numel()
         if rows_seen is not None:
             rows_seen.append(n)
         if n > limit:
@@ -235,7 +236,7 @@ def test_a_batch_that_does_not_fit_is_halved(random_folders, kind):
     prompts = prompts_of(9, longest=40)
     expected = generated(model, prompts, 12)
     seen = []
-    hook = model.model.register_forward_pre_hook(refuse(100, seen), with_kwargs=True)
+    hook = model.model.get_input_embeddings().register_forward_pre_hook(refuse(100, seen))
     try:
         assert greedy(model, prompts, 12) == expected
     finally:
@@ -247,7 +248,7 @@ def test_only_the_row_that_does_not_fit_alone_fails(random_folders):
     model = load(random_folders["llama"])
     prompts = [*prompts_of(6, longest=30), [7] * 90]
     expected = generated(model, prompts[:6], 12)
-    hook = model.model.register_forward_pre_hook(refuse(80), with_kwargs=True)
+    hook = model.model.get_input_embeddings().register_forward_pre_hook(refuse(80))
     try:
         outputs = decode(model, prompts, Decoding(12))
         with pytest.raises(torch.OutOfMemoryError):
@@ -265,7 +266,7 @@ def test_other_errors_of_the_model_pass_through(random_folders):
     def fail(*_):
         raise RuntimeError("device-side assert triggered")
 
-    hook = model.model.register_forward_pre_hook(fail)
+    hook = model.model.get_input_embeddings().register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="device-side assert"):
         greedy(model, prompts_of(2), 4)
     hook.remove()
@@ -351,7 +352,7 @@ def test_a_chunk_that_does_not_fit_into_memory_has_its_own_error(trained_folder)
     chunks = [Chunk(0, ("river",)), Chunk(0, ("snow water " * 12,)), Chunk(4, ("home",))]
     alone = [refiner.write_programs([chunk])[0] for chunk in chunks]
     limit = min(alone[1].n_prompt_tokens - 1, 2 * alone[0].n_prompt_tokens)
-    hook = refiner.causal.model.register_forward_pre_hook(refuse(limit), with_kwargs=True)
+    hook = refiner.causal.model.get_input_embeddings().register_forward_pre_hook(refuse(limit))
     outputs = refiner.write_programs(chunks)
     hook.remove()
     assert [outputs[0], outputs[2]] == [alone[0], alone[2]]
