@@ -85,6 +85,9 @@ class Recipe(StageConfig):
     """Scores under a reference model; None leaves the scores empty."""
     select: SelectionConfig | None = None
     """Which scored documents stay; None keeps all."""
+    token_budget: int | None = Field(default=None, ge=1)
+    """Tokens that training on the corpus will read; the report then says how often that repeats it. It decides no
+    content."""
     validation: ValidationConfig = ValidationConfig()
     """Checks on the audit branch before publication."""
 

@@ -153,6 +153,11 @@ class Manifest:
             mask[tied] = tiebreaks(doc_ids, self.seed, rows[tied]) >= np.uint64(cut.tie)
         return mask
 
+    def frozen(self) -> Self:
+        """Returns the cuts and the profile alone, without what was counted on any crawl."""
+        strata = {name: StratumCuts(cuts.lo, cuts.hi) for name, cuts in self.strata.items()}
+        return replace(self, strata=strata, mode="cutoffs", warnings=(), drift=None, n_unknown={}, keep_unscored=False)
+
     def replaced(self, **changes: Any) -> Self:
         """Returns a copy with some fields changed."""
         return replace(self, **changes)

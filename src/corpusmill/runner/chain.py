@@ -21,6 +21,7 @@ from corpusmill.runner import select as selection
 from corpusmill.runner import validate as validation
 from corpusmill.runner.audit import already_published
 from corpusmill.runner.device import device_slot
+from corpusmill.runner.frozen_selections import pin_cutoffs
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import RunPlan, load_plan, plan_run
 from corpusmill.runner.stage_tables import MODEL_STAGES, published_stages, stage_table
@@ -37,7 +38,7 @@ def initialise(recipes: Sequence[str]) -> None:
 def plan(recipe: dict[str, Any], crawl: str, run_id: str, source: str | None = None) -> dict[str, Any]:
     """Plans a run; returns the plan's URI, the epoch, the shard names and whether all of it is published already."""
     lake = open_lakehouse()
-    made = plan_run(lake, parse_recipe(recipe), crawl, run_id, source)
+    made = plan_run(lake, pin_cutoffs(lake, parse_recipe(recipe)), crawl, run_id, source)
     published = already_published(lake, made)
     if published:
         for stage in published_stages(made):

@@ -25,6 +25,7 @@ from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.publish import publication_uri
 from corpusmill.runner.records import RecordNotFoundError, find_record, record_uri, write_record
 from corpusmill.runner.refinement_alarms import REFINEMENT_STAGES
+from corpusmill.runner.selection_summary import epoch_summary, selection_summary
 from corpusmill.runner.stage_tables import committed
 from corpusmill.runner.validate import validation_uri
 from corpusmill.runner.whole_crawl import commit_rows
@@ -73,6 +74,8 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "tag": publication.get("tag"),
         "retracted": publication.get("retracted", {}),
         "validation": find_record(lake, validation_uri(lake, plan)),
+        "selection": selection_summary(lake, source),
+        "epochs": epoch_summary(lake, plan),
         "refiner_quality": None,
         "examples": [],
         **_looks(lake, source),

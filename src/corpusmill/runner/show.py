@@ -12,6 +12,7 @@ from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import load_plan, plan_uri
 from corpusmill.runner.records import read_record
 from corpusmill.runner.report import report_uri
+from corpusmill.runner.selection_summary import selection_sentences
 
 NAMES = {
     "ingest": "pages with text",
@@ -74,6 +75,8 @@ def _print_verdicts(report: dict[str, Any], write: Callable[[str], None]) -> Non
         write("  the small models, measured on this crawl:")
         for line in quality_sentences(report["refiner_quality"]):
             write(f"    {line}")
+    for line in selection_sentences(report):
+        write(f"  {line}")
     validation = report["validation"]
     if validation:
         verdict = "passed" if validation["passed"] else "FAILED"
