@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     refresh.set_defaults(run=_refresh)
 
     run = commands.add_parser("run", help="one stage on a local file")
-    run.add_argument("stage", metavar="STAGE", help="ingest, clean, refine_documents, refine_chunks, score")
+    run.add_argument("stage", metavar="STAGE", help="ingest, clean, refine_documents, refine_chunks, pack, score")
     run.add_argument("--input", required=True, type=Path, metavar="F", help="WARC, WET, ARC, Parquet or JSON lines")
     run.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for kept, removed, quarantine")
     run.add_argument("--config", type=Path, metavar="F", help="YAML file with the stage's settings")

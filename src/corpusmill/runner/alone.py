@@ -24,12 +24,14 @@ from corpusmill.pruning.config import ScoringConfig
 from corpusmill.report import StageReport
 from corpusmill.rules.config import RulesConfig
 from corpusmill.runner.device import device_slot
+from corpusmill.runner.inputs import sequence_units
 from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage, refuse_too_many_errors
 from corpusmill.runner.models import pin_models_of, with_model
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.stage_tables import MODEL_STAGES
+from corpusmill.runner.stored_programs import TableReuse
 from corpusmill.runner.whole_crawl import WHOLE_CRAWL
-from corpusmill.schema import CHUNK_REFINEMENTS, DOCUMENT_REFINEMENTS, DOCUMENTS, SCORES, TableSpec
+from corpusmill.schema import CHUNK_REFINEMENTS, DOCUMENT_REFINEMENTS, DOCUMENTS, SCORES, SEQUENCES, TableSpec
 from corpusmill.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,11 @@ def configured(stage: str, config: Mapping[str, Any]) -> tuple[Any, list[str | N
         return settings, []
     pinned = pin_models_of(settings)
     return with_model(settings, pinned), pinned.identity()
+
+
+def scores_sequences(settings: StageConfig) -> bool:
+    """Returns whether a stage reads packed sequences in place of documents."""
+    return isinstance(settings, ScoringConfig) and settings.unit == "sequence"
 
 
 def run_stage(
@@ -100,8 +107,10 @@ def run_stage(
     epoch = take_epoch(lake, target, crawl, run_id)
     token = RunToken(target, crawl, run_id, epoch, key, {"corpusmill": __version__})
     say = progress or log.info
-    with device_slot(say) if stage in MODEL_STAGES else contextlib.nullcontext():
-        _write(lake, table, make_stage(stage, settings), report, target, token, say)
+    files = sorted(str(f) for f in table.scan(partition, columns=["warc_file"])["warc_file"].unique().to_pylist())
+    device = device_slot(say) if stage in MODEL_STAGES else contextlib.nullcontext()
+    with device, TableReuse(lake.table(target), partition, stage, settings, files) as existing:
+        _write(lake, table, make_stage(stage, settings, existing.reuse), existing, files, report, target, token, say)
     return report.to_json()
 
 
@@ -109,20 +118,27 @@ def _write(
     lake: Lakehouse,
     source: LakeTable,
     stage: Stage,
+    existing: TableReuse,
+    files: list[str],
     report: StageReport,
     target: str,
     token: RunToken,
     progress: Callable[[str], None],
 ) -> None:
     partition = {"crawl": token.crawl}
-    files = sorted(str(f) for f in source.scan(partition, columns=["warc_file"])["warc_file"].unique().to_pylist())
     decided = "kept" in source.spec.schema.names
     columns = [*stage.input_columns, "kept"] if decided else list(stage.input_columns)
+    of_sequences = scores_sequences(stage.config)
+    if of_sequences:
+        columns = SEQUENCES.schema.names
     stage.setup()
     with ShardWriter(lake.table(target), partition, token, WHOLE_CRAWL) as writer:
         for name, rows in source.iter_groups(partition, groups=files, columns=columns):
             if decided:  # what an earlier stage removed has no text and goes no further
                 rows = rows.filter(rows["kept"]).drop_columns(["kept"])
+            existing.open_file(name)
+            if of_sequences:
+                rows = sequence_units(rows).select(list(stage.input_columns))
             for batch in slices(rows, BATCH_ROWS):
                 output = checked(stage, batch)
                 count_output(report, output)

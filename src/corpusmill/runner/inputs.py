@@ -36,9 +36,13 @@ def packed_sequences(lake: Lakehouse, plan: RunPlan, files: Sequence[str], colum
     """Yields each file's sequences as scoring takes them: ``doc_id`` is the sequence's id, ``language`` is null."""
     table, partition = input_table(lake, plan, "pack")
     for name, rows in table.iter_groups(partition, groups=files):
-        units = rows.rename_columns({"sequence_id": "doc_id"})
-        units = units.append_column("language", pa.nulls(units.num_rows, pa.large_string()))
-        yield name, units.select(list(columns))
+        yield name, sequence_units(rows).select(list(columns))
+
+
+def sequence_units(sequences: pa.Table) -> pa.Table:
+    """Returns rows of `schema.SEQUENCES` under the names that scoring gives to what it scores."""
+    units = sequences.rename_columns({"sequence_id": "doc_id"})
+    return units.append_column("language", pa.nulls(units.num_rows, pa.large_string()))
 
 
 def surviving_documents(

@@ -23,11 +23,16 @@ from corpusmill.batches import replace_surrogates, rows_to_table, slices
 from corpusmill.errors import ConfigError, PermanentDataError
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.stage import IngestStage
+from corpusmill.pruning.pack_stage import PackStage
+from corpusmill.pruning.packing_config import PackingConfig
 from corpusmill.report import StageReport
-from corpusmill.runner.alone import STAGES, configured
+from corpusmill.runner.alone import STAGES, configured, scores_sequences
+from corpusmill.runner.inputs import sequence_units
 from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_stage
-from corpusmill.schema import PAGES, QUARANTINE
-from corpusmill.stage import QuarantinedInput, StageOutput
+from corpusmill.runner.models import pin_models_of, with_model
+from corpusmill.runner.pack import count_packed
+from corpusmill.schema import PAGES, QUARANTINE, SEQUENCES
+from corpusmill.stage import QuarantinedInput, Stage, StageOutput
 
 LOCAL = "local"
 """Crawl id of rows that name none."""
@@ -48,10 +53,13 @@ def run_on_files(
         raise PermanentDataError(f"input={str(source)!r} does not exist; give a file")
     if stage == "ingest":
         schema, outputs = PAGES.schema, _ingested(source, config)
+    elif stage == "pack":
+        schema, outputs = SEQUENCES.schema, _packed(source, config)
     elif stage in STAGES:
         schema, outputs = STAGES[stage][1].schema, _mapped(stage, source, config, progress)
     else:
-        raise ConfigError(f"stage={stage!r} does not run on files; stages that do: {sorted(['ingest', *STAGES])}")
+        known = sorted(["ingest", "pack", *STAGES])
+        raise ConfigError(f"stage={stage!r} does not run on files; stages that do: {known}")
     return _write(stage, schema, outputs, source, output)
 
 
@@ -61,18 +69,35 @@ def _ingested(source: Path, config: Mapping[str, Any]) -> Iterator[StageOutput]:
     yield from stage.read_local(source)
 
 
+def _packed(source: Path, config: Mapping[str, Any]) -> Iterator[StageOutput]:
+    settings = PackingConfig.load(config)
+    stage = PackStage(with_model(settings, pin_models_of(settings)))
+    stage.setup()
+    documents = read_documents(source)
+    for name in sorted(str(f) for f in documents["warc_file"].unique().to_pylist()):
+        rows = documents.filter(pc.equal(documents["warc_file"], pa.scalar(name, pa.large_string())))
+        yield from stage.pack_file(str(rows["crawl"][0].as_py()), name, rows)
+
+
 def _mapped(
     stage: str, source: Path, config: Mapping[str, Any], progress: Callable[[str], None]
 ) -> Iterator[StageOutput]:
     settings, _ = configured(stage, config)
     made = make_stage(stage, settings)
     made.setup()
+    if scores_sequences(settings):
+        yield from _in_batches(stage, made, read_sequences(source), progress)
+        return
     table = read_documents(source)
     present = pc.is_valid(table["text"])
     if faults := [_no_text(str(doc_id)) for doc_id in table.filter(pc.invert(present))["doc_id"].to_pylist()]:
         empty = made.output_schema.empty_table()
         yield StageOutput(kept=empty, removed=empty, quarantine=faults)
-    table = table.filter(present).select(list(made.input_columns))
+    yield from _in_batches(stage, made, table.filter(present), progress)
+
+
+def _in_batches(stage: str, made: Stage, table: pa.Table, progress: Callable[[str], None]) -> Iterator[StageOutput]:
+    table = table.select(list(made.input_columns))
     done = 0
     for batch in slices(table, BATCH_ROWS):
         yield checked(made, batch)
@@ -83,6 +108,21 @@ def _mapped(
 def _no_text(doc_id: str) -> QuarantinedInput:
     message = "text=None, expected a string; leave the row out, or give it an empty text"
     return QuarantinedInput(where=doc_id, reason="error.null_text", message=message)
+
+
+def read_sequences(source: Path) -> pa.Table:
+    """Returns the packed sequences of a Parquet file that ``pack`` wrote, as scoring takes them.
+
+    Raises:
+        PermanentDataError: The file is damaged, or lacks a column of `schema.SEQUENCES`.
+    """
+    table = _parquet(source)
+    if missing := sorted(set(SEQUENCES.schema.names) - set(table.schema.names)):
+        raise PermanentDataError(
+            f"{str(source)!r} has columns {table.schema.names} and lacks {missing}; expected packed sequences, as "
+            "'corpusmill run pack' writes them to kept.parquet"
+        )
+    return sequence_units(table.select(SEQUENCES.schema.names))
 
 
 def read_documents(source: Path) -> pa.Table:
@@ -170,11 +210,12 @@ def _write(stage: str, schema: pa.Schema, outputs: Iterator[StageOutput], source
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     report = StageReport(stage=stage, crawl=LOCAL)
+    count = count_packed if stage == "pack" else count_output
     quarantined: list[QuarantinedInput] = []
     paths = {name: folder / f"{name}.parquet.tmp" for name in ("kept", "removed")}
     with pq.ParquetWriter(paths["kept"], schema) as kept, pq.ParquetWriter(paths["removed"], schema) as removed:
         for output in outputs:
-            count_output(report, output)
+            count(report, output)
             kept.write_table(output.kept)
             removed.write_table(output.removed)
             quarantined += output.quarantine

@@ -24,7 +24,7 @@ def packed_files(
     assert scoring is not None, "only recipes that score pack"
     config = packing_of(scoring)
     if "score" in plan.models:
-        config = with_model(config, plan.models["score"])
+        config = with_model(config, plan.models["score"].model_copy(update={"further": ()}))
     stage = PackStage(config)
     for n, (name, documents) in enumerate(surviving_documents(lake, plan, shard.files, upto="score"), 1):
         metrics: dict[str, float] = {}
@@ -42,7 +42,7 @@ def packed_files(
 def count_packed(report: StageReport, output: StageOutput) -> None:
     """Adds one output to the report of packing, which counts documents; sequences and tokens are metrics."""
     n, lost = (int(output.metrics.get(name, 0)) for name in ("documents", "documents_in_remainder"))
-    report.documents_in += n + len(output.quarantine)
+    report.documents_in += n
     report.documents_kept += n - lost
     report.characters_in += int(output.metrics.get("characters_in", 0))
     if lost:

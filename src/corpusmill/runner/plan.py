@@ -204,7 +204,7 @@ def _packing_key(recipe: Recipe, crawl: str, pinned: PinnedModel | None, texts: 
     """Returns the commit key of packing; the model stands for its tokenizer, as its files are pinned together."""
     assert recipe.score is not None
     config = packing_of(recipe.score)
-    identity = pinned.identity() if pinned else config.model
+    identity = pinned.model_copy(update={"further": ()}).identity() if pinned else config.model
     return fingerprint([recipe.name, crawl, "pack", PACKING_VERSION, config.length, identity, texts])
 
 
