@@ -6,7 +6,7 @@ before it wrote, so programs and margins are taken from there and decided again,
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -75,30 +75,31 @@ class StoredRows:
         return None if row is None else StoredPrograms(row["output_key"], written_programs(row["programs"]))
 
 
-class ShardReuse:
-    """Where one shard's outputs are looked for; a context manager that closes the cache.
+class TableReuse:
+    """Where the outputs of a refinement over one partition are looked for; a context manager that closes the cache.
 
-    Nowhere where the stage is no refinement, the recipe leaves it out, or its setting ``reuse_stored`` is off.
+    Nowhere where the stage is no refinement or its setting ``reuse_stored`` is off.
 
     Args:
-        lake: The lakehouse.
-        plan: The run.
+        table: The stage's table.
+        partition: Partition column values.
         stage: A map stage.
-        shard: Shard of the plan.
+        config: Its settings; None: the recipe leaves it out.
+        files: Input files in the order in which they will be asked for.
     """
 
-    def __init__(self, lake: Lakehouse, plan: RunPlan, stage: str, shard: Shard) -> None:
+    def __init__(
+        self, table: LakeTable, partition: dict[str, str], stage: str, config: Any, files: Sequence[str]
+    ) -> None:
         self.reuse = NO_REUSE
         self._stored: StoredRows | None = None
         self._cache: ProgramCache | None = None
-        config = getattr(plan.parsed_recipe(), stage) if stage in _COLUMNS else None
-        if config is not None and config.reuse_stored:
-            place = stage_table(plan, stage)
-            self._stored = StoredRows(lake.table(place.identifier), place.partition, stage, shard.files)
+        if stage in _COLUMNS and config is not None and config.reuse_stored:
+            self._stored = StoredRows(table, partition, stage, files)
             self._cache = ProgramCache(cache_path())
             self.reuse = Reuse(self._stored, self._cache)
 
-    def __enter__(self) -> "ShardReuse":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -109,6 +110,22 @@ class ShardReuse:
         """Makes the stored outputs of an input file those that are found."""
         if self._stored is not None:
             self._stored.open_file(name)
+
+
+class ShardReuse(TableReuse):
+    """The same for one shard of a run.
+
+    Args:
+        lake: The lakehouse.
+        plan: The run.
+        stage: A map stage.
+        shard: Shard of the plan.
+    """
+
+    def __init__(self, lake: Lakehouse, plan: RunPlan, stage: str, shard: Shard) -> None:
+        place = stage_table(plan, stage)
+        config = getattr(plan.parsed_recipe(), stage) if stage in _COLUMNS else None
+        super().__init__(lake.table(place.identifier), place.partition, stage, config, shard.files)
 
 
 def cache_path() -> Path:
