@@ -7,7 +7,7 @@ from typing import Any
 RECORD = "training.json"
 """File of facts and loss curve that lies in every model folder beside the card."""
 _MAY = {
-    "all": "It saw every document of its corpus: it gives no perplexity of a pool taken from there.",
+    "all": "It saw all of its corpus but the held-out documents: it gives no perplexity of a pool taken from there.",
     "reserved": "It saw the reserved part alone: leave that part out of a pool that it scores for perplexity.",
     "pool": "It saw the pool itself: use it for memorization, not for perplexity.",
 }
