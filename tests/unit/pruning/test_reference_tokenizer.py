@@ -6,8 +6,8 @@ import pytest
 
 from corpusmill.errors import ConfigError, ModelError
 from corpusmill.modeling.load import load_tokenizer
+from corpusmill.pruning.checkpoint_marks import checkpoint_step
 from corpusmill.pruning.reference_tokenizer import copy_tokenizer, sample_texts, save_tokenizer, train_tokenizer
-from corpusmill.pruning.reference_training import checkpoint_step
 
 
 def documents(n):

@@ -42,11 +42,16 @@ def pack(plan: str, progress: Progress = log.info) -> dict[str, Any]:
 
 
 def train(plan: str, seed: str, progress: Progress = log.info) -> dict[str, Any]:
-    """Trains one seed and stores its models; returns the last one's figures."""
-    from corpusmill.runner.reference_building.training import train_seed
+    """Trains one seed and stores its models; returns the last one's figures. What is trained already is found."""
+    from corpusmill.runner.reference_building.results import finished_seed
 
+    lake, loaded = _open(plan)
+    found = finished_seed(lake, loaded, seed)
+    if found is not None:
+        return found
     with device_slot(progress):
-        lake, loaded = _open(plan)
+        from corpusmill.runner.reference_building.training import train_seed
+
         return train_seed(lake, loaded, seed, progress)
 
 

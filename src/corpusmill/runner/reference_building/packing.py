@@ -13,9 +13,9 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.storage import copy_file_in, copy_file_out, list_files
 from corpusmill.modeling.load import load_tokenizer
+from corpusmill.pruning.checkpoint_marks import checkpoint_step
 from corpusmill.pruning.packed_text import PackedText, write_packed_text
 from corpusmill.pruning.reference_tokenizer import copy_tokenizer, sample_texts, save_tokenizer, train_tokenizer
-from corpusmill.pruning.reference_training import checkpoint_step
 from corpusmill.runner.model_registry import REGISTERED, fetch_model, find_model
 from corpusmill.runner.records import find_record, read_record, write_record
 from corpusmill.runner.reference_building.corpus import CorpusReader

@@ -11,8 +11,9 @@ from corpusmill.lakehouse.storage import write_whole
 from corpusmill.pruning.loss_plot import LossCurve, loss_curves_svg
 from corpusmill.pruning.reference_card import RECORD
 from corpusmill.runner.model_registry import RegisteredModel, fetch_model, register_model
-from corpusmill.runner.records import read_record, write_record
+from corpusmill.runner.records import write_record
 from corpusmill.runner.reference_building.plan import ReferencePlan, seed_label
+from corpusmill.runner.reference_building.results import seed_records
 
 Progress = Callable[[str], None]
 GATED = ("validation_perplexity", "bits_per_byte")
@@ -29,7 +30,7 @@ def evaluate_models(lake: Lakehouse, plan: ReferencePlan, progress: Progress) ->
         ReferenceGateError: A figure is too high; the message names each.
         ModelError: A stored model was changed.
     """
-    records, curves, marks = _records(lake, plan), {}, {}
+    records, curves, marks = seed_records(lake, plan), {}, {}
     for record in records:
         members = record["models"]
         folder = fetch_model(lake, RegisteredModel(**members[-1]["model"]))
@@ -59,7 +60,7 @@ def register_models(lake: Lakehouse, plan: ReferencePlan) -> dict[str, Any]:
     Returns:
         The plain name's reference, the references of all models, and the figures.
     """
-    records = _records(lake, plan)
+    records = seed_records(lake, plan)
     members = [(record["seed"], m, RegisteredModel(**m["model"])) for record in records for m in record["models"]]
     new = [register_model(lake, model, plan.run_id) for _, _, model in members]
     first = RegisteredModel(**records[0]["models"][-1]["model"])
@@ -84,11 +85,6 @@ def register_models(lake: Lakehouse, plan: ReferencePlan) -> dict[str, Any]:
         "new": sum(new),
         **figures,
     }
-
-
-def _records(lake: Lakehouse, plan: ReferencePlan) -> list[dict[str, Any]]:
-    """Returns what each seed's task left, in the recipe's order."""
-    return [read_record(lake, plan.record(lake, f"{seed_label(seed)}.json")) for seed in plan.parsed().seeds]
 
 
 def _figures(records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from corpusmill.pruning.packed_text import open_sequences
 from corpusmill.pruning.reference_card import RECORD, card_text
 from corpusmill.pruning.reference_training import SavedModel, train_and_save
 from corpusmill.reference_model_recipe import ReferenceModelRecipe
-from corpusmill.runner.model_registry import RegisteredModel, fetch_model, store_model
-from corpusmill.runner.records import find_record, write_record
+from corpusmill.runner.model_registry import store_model
+from corpusmill.runner.records import write_record
 from corpusmill.runner.reference_building.packing import (
     TOKENIZER,
     TRAIN,
@@ -28,6 +28,7 @@ from corpusmill.runner.reference_building.packing import (
     training_steps,
 )
 from corpusmill.runner.reference_building.plan import ReferencePlan, seed_label
+from corpusmill.runner.reference_building.results import seed_report, seed_uri
 
 Progress = Callable[[str], None]
 KIND = "reference-model"
@@ -39,30 +40,17 @@ LINES = 20
 
 
 def train_seed(lake: Lakehouse, plan: ReferencePlan, label: str, progress: Progress) -> dict[str, Any]:
-    """Trains one seed and stores its models; a second run finds them, one that was killed goes on.
+    """Trains one seed and stores its models; one that was killed goes on.
 
     Raises:
-        ModelError: Training diverged, or a stored model was changed.
+        ModelError: Training diverged.
     """
-    seed = plan.seed(label)
-    uri = plan.record(lake, f"{label}.json")
-    stored = find_record(lake, uri)
-    if stored is not None:
-        for member in stored["models"]:
-            fetch_model(lake, RegisteredModel(**member["model"]))  # raises where its files were changed
-        return {**seed_report(stored), "skipped": True}
-    scratch = plan.scratch() / label
+    seed, scratch = plan.seed(label), plan.scratch() / label
     saved = _train(lake, plan, seed, scratch, progress)
     record = {"seed": seed, "models": [_store(lake, plan, model) for model in saved]}
-    write_record(lake, uri, record)
+    write_record(lake, seed_uri(lake, plan, label), record)
     shutil.rmtree(scratch)
     return seed_report(record)
-
-
-def seed_report(record: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a seed's task reports: counts and figures of its last model."""
-    last = record["models"][-1]
-    return {"seed": record["seed"], "models": len(record["models"]), **last["figures"]}
 
 
 def training_data(plan: ReferencePlan, facts: TextFacts) -> dict[str, Any]:

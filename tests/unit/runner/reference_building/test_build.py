@@ -161,10 +161,14 @@ def test_what_cannot_be_built_says_why_before_anything_is_trained(lake, texts, t
         build(recipe(tmp_path / "bad.jsonl"))
 
 
-def test_another_models_tokenizer_can_be_taken(lake, texts):
-    made = build(recipe(texts, tokenizer={"reuse": "bundled:reference_lm"}))
+def test_another_models_tokenizer_and_a_shape_in_full_can_be_taken(lake, texts):
+    shape = {"architecture": "gpt2", "hidden": 24, "layers": 2, "heads": 3, "feed_forward": 40, "context": 48}
+    made = build(recipe(texts, tokenizer={"reuse": "bundled:reference_lm"}, model=shape))
     folder = fetch_model(lake, find_model(lake, made["model"]))
     config = json.loads((folder / "config.json").read_text())
+    assert {k: config[k] for k in ("model_type", "n_embd", "n_layer", "n_head", "n_inner", "n_positions")} == {
+        "model_type": "gpt2", "n_embd": 24, "n_layer": 2, "n_head": 3, "n_inner": 40, "n_positions": 48,
+    }  # fmt: skip
     assert config["vocab_size"] == 2048
     from corpusmill.modeling.load import load_tokenizer
 
