@@ -57,6 +57,10 @@ for file, recipe, releases in recipes:
             commit_refinements >> pack >> texts
         score = mill.ScoreUnitsOperator.partial(task_id="score", **model).expand(shard=names)
         commit_scores = mill.CommitStageOperator(task_id="commit_scores", stage="score", **of)
+        scores = commit_scores
+        if recipe.select is not None:
+            scores = mill.CountScoresOperator.partial(task_id="count_scores", **each).expand(shard=names)
+            commit_scores >> scores
         select = mill.SelectUnitsOperator(task_id="select", **of)
         assemble = mill.AssembleCorpusOperator.partial(task_id="assemble", **each).expand(shard=names)
         commit_audit_branch = mill.CommitStageOperator(task_id="commit_audit_branch", stage="assemble", **of)
@@ -66,8 +70,8 @@ for file, recipe, releases in recipes:
 
         plan >> ingest >> commit_pages >> clean >> commit_documents >> deduplicate
         deduplicate >> refine_documents >> commit_decisions >> refine_chunks >> commit_refinements
-        texts >> score >> commit_scores >> select
-        select >> assemble >> commit_audit_branch >> validate >> publish >> report
+        texts >> score >> commit_scores
+        scores >> select >> assemble >> commit_audit_branch >> validate >> publish >> report
 
 for name, problem in broken.items():  # a DAG without tasks, so that the UI says what is wrong
     with DAG(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from corpusmill_operators.assets import refiner_asset as refiner_asset
     from corpusmill_operators.clean_rules import CleanRulesOperator as CleanRulesOperator
     from corpusmill_operators.commit_stage import CommitStageOperator as CommitStageOperator
+    from corpusmill_operators.count_scores import CountScoresOperator as CountScoresOperator
     from corpusmill_operators.deduplicate import DeduplicateOperator as DeduplicateOperator
     from corpusmill_operators.evaluate_reference import EvaluateReferenceModelOperator as EvaluateReferenceModelOperator
     from corpusmill_operators.evaluate_refiner import EvaluateRefinerOperator as EvaluateRefinerOperator
@@ -59,6 +60,7 @@ _MODULE_OF = {
     "AssembleCorpusOperator": "assemble_corpus",
     "CleanRulesOperator": "clean_rules",
     "CommitStageOperator": "commit_stage",
+    "CountScoresOperator": "count_scores",
     "CrawlReleaseTimetable": "timetable",
     "DataDocsLink": "links",
     "DeduplicateOperator": "deduplicate",

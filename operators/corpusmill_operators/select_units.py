@@ -10,8 +10,8 @@ from corpusmill_operators.base import StageOperator
 class SelectUnitsOperator(StageOperator):
     """Keeps the bottom, middle or top share of the crawl by a score column, by exact rank over all shards.
 
-    Reads: ``<recipe>.scores``. Writes: the run's selection and ``ops.cutoffs``. Retried: when another commit was first.
-    Second run: finds its selection and does nothing.
+    Reads: ``<recipe>.scores``, one file at a time, and what `CountScoresOperator` counted. Writes: the run's selection
+    and ``ops.cutoffs``. Retried: when another commit was first. Second run: decides the same again.
     """
 
     def work(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - the interface of all operators

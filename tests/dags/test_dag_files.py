@@ -21,10 +21,10 @@ HEAVY = [
 ]
 CHAIN = [
     "plan", "ingest", "commit_pages", "clean", "commit_documents", "deduplicate", "refine_documents",
-    "commit_decisions", "refine_chunks", "commit_refinements", "score", "commit_scores", "select", "assemble",
-    "commit_audit_branch", "validate", "publish", "report",
+    "commit_decisions", "refine_chunks", "commit_refinements", "score", "commit_scores", "count_scores", "select",
+    "assemble", "commit_audit_branch", "validate", "publish", "report",
 ]  # fmt: skip
-MAPPED = {"ingest", "clean", "refine_documents", "refine_chunks", "score", "assemble"}
+MAPPED = {"ingest", "clean", "refine_documents", "refine_chunks", "score", "count_scores", "assemble"}
 MODEL_STAGES = {"refine_documents", "refine_chunks", "score"}
 
 pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]

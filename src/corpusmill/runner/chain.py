@@ -14,7 +14,7 @@ from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.recipe import parse_recipe
 from corpusmill.runner import commit as commits
 from corpusmill.runner import deduplicate as deduplication
-from corpusmill.runner import map_stage
+from corpusmill.runner import map_stage, score_counts
 from corpusmill.runner import publish as publication
 from corpusmill.runner import report as reporting
 from corpusmill.runner import select as selection
@@ -92,6 +92,14 @@ def deduplicate(plan: str) -> dict[str, Any]:
     report = deduplication.deduplicate(lake, loaded)
     commits.store_stage_report(lake, loaded, report)
     return report.to_json()
+
+
+def count_scores(plan: str, shard: str) -> dict[str, Any]:
+    """Counts one shard's scores for `select`, which counts itself what no task has counted."""
+    lake, loaded = _open(plan)
+    if already_published(lake, loaded):
+        return {**_already(loaded, "count_scores"), "shard": shard}
+    return score_counts.count_shard(lake, loaded, shard).to_json()
 
 
 def select(plan: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from corpusmill.batches import Column
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.pruning.config import SelectionConfig
-from corpusmill.pruning.selection import Rows, columns_read, rows_of, single_score_key
+from corpusmill.pruning.selection import Rows, columns_read, rows_of
 from corpusmill.runner.inputs import without
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.stage_tables import input_table
@@ -40,8 +40,3 @@ class ScoreShards:
             self.score_keys.update(str(key) for key in rows["score_key"].unique().to_pylist())
             self.n_rows += rows.num_rows
             yield rows_of(rows, self.config)
-
-    @property
-    def score_key(self) -> str:
-        """The one key of all scores seen so far."""
-        return single_score_key(self.score_keys)

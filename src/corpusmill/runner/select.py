@@ -7,14 +7,15 @@ from corpusmill.batches import Column, rows_to_table
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.pruning.config import SelectionConfig
 from corpusmill.pruning.cuts import Manifest
-from corpusmill.pruning.selection import check_columns, merged_counts, resolve, start
+from corpusmill.pruning.selection import merged_counts, resolve, single_score_key, start
 from corpusmill.report import StageReport
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import write_record
+from corpusmill.runner.score_counts import first_counts
 from corpusmill.runner.score_shards import ScoreShards
 from corpusmill.runner.selection_record import StoredSelection, selection_uri
 from corpusmill.runner.whole_crawl import commit_rows
-from corpusmill.schema import CUTOFFS, SCORES
+from corpusmill.schema import CUTOFFS
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +25,9 @@ def decide_selection(lake: Lakehouse, plan: RunPlan, duplicates: Column | None =
     config = plan.parsed_recipe().select
     if config is None:
         return StoredSelection(None, None)
-    return StoredSelection(config, _decide(config, ScoreShards(lake, plan, config, plan.files, duplicates)))
-
-
-def _decide(config: SelectionConfig, shards: ScoreShards) -> Manifest:
-    check_columns(config, SCORES.schema)
+    shards = ScoreShards(lake, plan, config, plan.files, duplicates)
     first = merged_counts(start(config), shards())
-    return resolve(config, shards, shards.score_key, first)
+    return StoredSelection(config, resolve(config, shards, single_score_key(shards.score_keys), first))
 
 
 def run_select(lake: Lakehouse, plan: RunPlan) -> StageReport:
@@ -39,7 +36,9 @@ def run_select(lake: Lakehouse, plan: RunPlan) -> StageReport:
     config = plan.parsed_recipe().select
     if config is None:
         return StageReport(stage="select", crawl=plan.crawl, skipped=True)
-    manifest = _decide(config, ScoreShards(lake, plan, config, plan.files))
+    first, keys = first_counts(lake, plan, config)
+    shards = ScoreShards(lake, plan, config, plan.files)
+    manifest = resolve(config, shards, single_score_key(keys), first)
     report = selection_report(plan.crawl, manifest)
     write_record(lake, selection_uri(lake, plan), {"manifest": manifest.to_json()})
     _commit_cutoffs(lake, plan, config, manifest, report)

@@ -11,12 +11,14 @@ from corpusmill.errors import ConfigError, PermanentDataError
 from corpusmill.lakehouse.epochs import take_epoch
 from corpusmill.pruning.config import SelectionConfig
 from corpusmill.pruning.cuts import Manifest
+from corpusmill.pruning.order import float_of_key
 from corpusmill.pruning.selection import Rows, resolve
 from corpusmill.recipe import parse_recipe
 from corpusmill.runner import chain
 from corpusmill.runner.frozen_selections import pin_cutoffs, stored_cutoffs
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import RunPlan, commit_keys, cut_shards
+from corpusmill.runner.score_counts import count_shard
 from corpusmill.runner.score_shards import ScoreShards
 from corpusmill.runner.select import decide_selection, run_select
 from corpusmill.runner.selection_record import stored_selection
@@ -111,6 +113,35 @@ def test_the_stage_decides_as_a_selection_of_all_rows_at_once_does_and_again_the
     assert [(r["n_kept"], r["weight"], r["drift_psi"]) for r in row] == [
         (report.documents_kept, select.get("weight", "rows"), None)
     ]
+
+
+@pytest.mark.parametrize("mode", ["rank", "sample"])
+def test_counts_of_mapped_tasks_any_cut_of_the_crawl_and_retries_give_the_same_selection(lake, mode):
+    select = {"column": "mean_nll", "fraction": "3/10", "which": "top", "mode": mode, "weight": "n_tokens"}
+    manifests = set()
+    for max_shards in (1, 2, 3):
+        plan = planned(lake, recipe(select), max_shards=max_shards)
+        for shard in plan.shards[1:]:  # the first one's task was lost: select counts it itself
+            counted = count_shard(lake, plan, shard.name)
+            assert (counted.documents_in, counted.skipped) == (200 * len(shard.files), False)
+            assert count_shard(lake, plan, shard.name).skipped, "a retry finds the counts"
+        run_select(lake, plan)
+        assert count_shard(lake, plan, plan.shards[0].name).skipped
+        manifests.add(stored_selection(lake, plan).manifest.to_json())
+    assert len(manifests) == 1
+
+
+def test_counts_of_scores_that_were_computed_anew_are_not_used(lake):
+    select = {"column": "mean_nll", "fraction": "1/2", "which": "bottom"}
+    first = planned(lake, recipe(select))
+    count_shard(lake, first, "00000")
+    again = first.model_copy(update={"epoch": take_epoch(lake, "tiny", first.crawl, "again"), "run_id": "again"})
+    other = again.model_copy(update={"keys": {**again.keys, "score": "another"}})
+    commit_rows(lake, "tiny.scores", {"crawl": first.crawl}, scores(shift=5.0), other.token("score"))
+    commit_rows(lake, "tiny.scores", {"crawl": first.crawl}, scores(shift=1.0), again.token("score"))
+    run_select(lake, again)
+    cut = stored_selection(lake, again).manifest.strata["*"].hi
+    assert 1.5 < float_of_key(cut.key) < 3.0, "half of 1 + lognormal lies below 2"
 
 
 def test_an_earlier_crawls_cutoffs_are_pinned_in_the_plan_and_drift_is_told(lake, caplog):
