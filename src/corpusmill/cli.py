@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     files = commands.add_parser("files", help="the live Parquet files of a recipe's corpus, one a line")
     files.add_argument("recipe", metavar="RECIPE")
+    files.add_argument("--sequences", action="store_true", help="those of the packed sequences beside the corpus")
     files.add_argument("--tag", help="a release tag instead of the newest corpus")
     files.set_defaults(run=_files)
 
@@ -163,7 +164,8 @@ def _explain(parsed: argparse.Namespace) -> int:
 def _files(parsed: argparse.Namespace) -> int:
     from corpusmill.runner.open_lakehouse import open_lakehouse
 
-    table = open_lakehouse().table(f"{parsed.recipe}.corpus")
+    name = "corpus_sequences" if parsed.sequences else "corpus"
+    table = open_lakehouse().table(f"{parsed.recipe}.{name}")
     for file in table.data_files(None, parsed.tag):
         _out(file.removeprefix("file://"))
     return 0

@@ -197,6 +197,7 @@ def _mapped(
     lake: Lakehouse, plan: RunPlan, stage: str, made: Stage, shard: Shard, progress: Progress, existing: ShardReuse
 ) -> Iterator[tuple[str, StageOutput]]:
     groups = stage_input(lake, plan, stage, shard.files, made.input_columns)
+    what = "sequences" if stage == "score" and plan.packs_sequences else "documents"
     set_up = False
     with existing:
         for n, (name, rows) in enumerate(groups, 1):
@@ -209,8 +210,8 @@ def _mapped(
                 yield name, checked(made, batch)
                 done += batch.num_rows
                 if done < rows.num_rows:
-                    progress(f"{stage} {plan.crawl}/{shard.name}: {done} of {rows.num_rows} documents of file {n}")
-            progress(f"{stage} {plan.crawl}/{shard.name}: file {n} of {len(shard.files)}, {rows.num_rows} documents")
+                    progress(f"{stage} {plan.crawl}/{shard.name}: {done} of {rows.num_rows} {what} of file {n}")
+            progress(f"{stage} {plan.crawl}/{shard.name}: file {n} of {len(shard.files)}, {rows.num_rows} {what}")
 
 
 def checked(stage: Stage, batch: pa.Table) -> StageOutput:

@@ -61,12 +61,13 @@ def _stages(uri: str, shards: list[str], log: Callable[[str], None], *, packs_se
     _say(log, "refine_documents", chain.commit(uri, "refine_documents"))
     mapped("refine_chunks")
     _say(log, "refine_chunks", chain.commit(uri, "refine_chunks"))
+    unit = "sequences" if packs_sequences else "documents"
     if packs_sequences:
         mapped("pack")
         _say(log, "pack", chain.commit(uri, "pack"))
     mapped("score")
-    _say(log, "score", chain.commit(uri, "score"))
-    _say(log, "select", chain.select(uri))
+    _say(log, "score", chain.commit(uri, "score"), unit)
+    _say(log, "select", chain.select(uri), unit)
     mapped("assemble")
     _say(log, "assemble", chain.commit(uri, "assemble"))
     outcome = chain.validate(uri)
@@ -78,8 +79,8 @@ def _stages(uri: str, shards: list[str], log: Callable[[str], None], *, packs_se
     log(f"publish: {published['published']} documents{also}, snapshot {published['snapshot']}, tag {published['tag']}")
 
 
-def _say(log: Callable[[str], None], stage: str, report: dict[str, Any]) -> None:
+def _say(log: Callable[[str], None], stage: str, report: dict[str, Any], unit: str = "documents") -> None:
     if report.get("skipped"):
         log(f"{stage}: nothing to do")
         return
-    log(f"{stage}: {report['documents_in']} documents in, {report['documents_kept']} kept, {report['seconds']:.1f} s")
+    log(f"{stage}: {report['documents_in']} {unit} in, {report['documents_kept']} kept, {report['seconds']:.1f} s")
