@@ -159,7 +159,7 @@ def test_validity_is_measured_with_and_without_the_grammar(tmp_path):
         network = WriterNetwork(WriterShape(lines=lines, n_layers=1, n_heads=2))
         for parameter in network.parameters():
             parameter.data.add_(torch.randn_like(parameter) * 0.3)
-    published_folder(tmp_path / "m", lambda path: save_writer(path, network, {"threshold": 0.5}))
+    published_folder(tmp_path / "m", lambda path: save_writer(path, network, {"threshold": 0.5, "weight": 1.0}))
     file = write_rows(tmp_path / "pages.jsonl", ROWS)
     quality = evaluate(tmp_path / "m", file)
     assert quality["validity"] == 1.0 > quality["validity_free"]

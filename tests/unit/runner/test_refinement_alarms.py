@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from corpusmill.prox.refinement_alarms import MEANINGS, RefinementAlarms, n_outputs, refinement_shares
+from corpusmill.recipe import parse_recipe
 from corpusmill.report import StageReport, merge_reports
 from corpusmill.runner.refinement_alarms import alarm_checks, alarm_metrics, alarm_sentences, shard_line, stage_alarms
 
@@ -97,7 +98,8 @@ def test_a_shards_line_names_its_numbers_and_where_outputs_came_from():
 
 
 def test_only_refinement_stages_of_the_recipe_have_alarms():
-    plan = SimpleNamespace(recipe={"refine_documents": None, "refine_chunks": {}, "clean": {}})
+    recipe = parse_recipe({"name": "r", "refine_chunks": {"model": "m", "backend": "scripted"}})
+    plan = SimpleNamespace(parsed_recipe=lambda: recipe)
     assert stage_alarms(plan, "refine_documents") is None
     assert stage_alarms(plan, "clean") is None
     assert stage_alarms(plan, "refine_chunks") == RefinementAlarms()
