@@ -63,6 +63,36 @@ def test_no_permutation_and_no_sharding_changes_the_kept_ids(values, fraction, w
 
 
 @settings(deadline=None, max_examples=100)
+@given(
+    values=SCORES,
+    fraction=FRACTIONS,
+    which=st.sampled_from(["bottom", "top"]),
+    mode=st.sampled_from(["rank", "threshold", "sample"]),
+    weighted=st.booleans(),
+    data=st.data(),
+)
+def test_every_mode_and_weight_keeps_the_same_ids_for_any_sharding(values, fraction, which, mode, weighted, data):
+    values = [v for v in values if abs(v) < 1e100 or v != v] if mode == "sample" else values
+    changes = {"percentile": "inverted_cdf"} if mode == "threshold" else {}
+    weight = "n_tokens" if weighted else "rows"
+    config = SelectionConfig(fraction=str(fraction), which=which, mode=mode, weight=weight, by=("language",), **changes)
+    n, ids = len(values), ids_of(len(values))
+    weights = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n)), dtype=np.int64)
+    strata = [f"s{i % 3}" for i in range(n)]
+    scores = np.array(values, dtype=np.float64)
+    whole = select(scores, ids, config, strata, weights if weighted else None)
+    shard_of = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), dtype=np.int64)
+    shards = [
+        Rows(scores[at], [ids[i] for i in at], [strata[i] for i in at], weights[at] if weighted else None)
+        for at in (np.flatnonzero(shard_of == number) for number in range(5))
+    ]
+    manifest = resolve(config, lambda: shards)
+    assert manifest.to_json() == whole.to_json()
+    kept = [manifest.keep(s.values, s.doc_ids, s.strata).sum() for s in shards]
+    assert sum(kept) == manifest.n_kept == whole.keep(scores, ids, strata).sum()
+
+
+@settings(deadline=None, max_examples=100)
 @given(values=SCORES, k=st.integers(0, 60))
 def test_bottom_and_the_rest_of_the_top_partition_the_scored_rows(values, k):
     scored = {f"doc-{i}" for i, v in enumerate(values) if not np.isnan(v)}
@@ -72,6 +102,22 @@ def test_bottom_and_the_rest_of_the_top_partition_the_scored_rows(values, k):
     top = kept_ids(values, SelectionConfig(fraction=str(1 - fraction), which="top"), ids)
     assert not bottom & top
     assert bottom | top == scored
+
+
+@settings(deadline=None, max_examples=100)
+@given(values=SCORES, k=st.integers(0, 100), data=st.data())
+def test_bottom_and_the_rest_of_the_top_partition_the_weight_too(values, k, data):
+    n, ids = len(values), ids_of(len(values))
+    weights = np.array(data.draw(st.lists(st.integers(1, 9), min_size=n, max_size=n)), dtype=np.int64)
+    scores = np.array(values, dtype=np.float64)
+    total = int(weights[~np.isnan(scores)].sum())
+    fraction = Fraction(min(k, total), max(total, 1))
+    config = SelectionConfig(fraction=str(fraction), which="bottom", weight="n_tokens")
+    bottom = select(scores, ids, config, weights=weights).keep(scores, ids)
+    rest = SelectionConfig(fraction=str(1 - fraction), which="top", weight="n_tokens")
+    top = select(scores, ids, rest, weights=weights).keep(scores, ids)
+    assert not (bottom & top).any()
+    assert ((bottom | top) == ~np.isnan(scores)).all()
 
 
 @settings(deadline=None, max_examples=60)

@@ -131,7 +131,8 @@ class SelectionConfig(StageConfig):
     """Percentile method of ``threshold`` (numpy's names). Only ``inverted_cdf`` gives equal sets for perplexity and
     mean NLL; the paper names none."""
     by: tuple[str, ...] = ()
-    """Columns that split the documents into strata; the fraction holds in each stratum. () is one stratum."""
+    """Columns that split the documents into strata, such as ``language``, ``domain`` (the registered domain of the URL)
+    or ``crawl``; the fraction holds in each stratum. () is one stratum."""
     seed: int = 0
     """Seed of the tie-break hash, of the random score and of a sample's noise."""
     cutoffs: str | dict[str, Any] | None = None

@@ -20,6 +20,7 @@ from corpusmill.pruning.sequence_sums import document_sums
 from corpusmill.runner.assemble_sequences import SCORE_COLUMNS, SPAN_COLUMNS, selected_sequences
 from corpusmill.runner.inputs import surviving_documents, without
 from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.score_shards import DOMAIN, score_groups
 from corpusmill.runner.selection_record import StoredSelection, stored_selection
 from corpusmill.runner.stage_tables import input_table
 from corpusmill.schema import CORPUS, SCORES
@@ -89,12 +90,13 @@ def _final_texts(
 
 
 def _scores(lake: Lakehouse, plan: RunPlan, files: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
-    if plan.parsed_recipe().score is None:
+    recipe = plan.parsed_recipe()
+    if recipe.score is None:
         for name in files:
             yield name, SCORES.schema.empty_table()
         return
-    table, partition = input_table(lake, plan, "score")
-    yield from table.iter_groups(partition, groups=files, columns=list(SCORES.schema.names))
+    by_domain = [DOMAIN] if recipe.select is not None and DOMAIN in recipe.select.by else []
+    yield from score_groups(lake, plan, files, [*SCORES.schema.names, *by_domain])
 
 
 def _joined(texts: pa.Table, pages: pa.Table, documents: pa.Table, scores: pa.Table, fingerprint: str) -> pa.Table:

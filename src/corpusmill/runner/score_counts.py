@@ -14,9 +14,8 @@ from corpusmill.pruning.selection import check_columns, merged_counts, start
 from corpusmill.report import StageReport
 from corpusmill.runner.plan import RunPlan, Shard
 from corpusmill.runner.records import find_record, record_uri, write_record
-from corpusmill.runner.score_shards import ScoreShards
+from corpusmill.runner.score_shards import SELECTABLE, ScoreShards
 from corpusmill.runner.stage_tables import input_table
-from corpusmill.schema import SCORES
 
 
 def counts_uri(lake: Lakehouse, plan: RunPlan, shard: Shard) -> str:
@@ -65,7 +64,7 @@ def _scores_commit(lake: Lakehouse, plan: RunPlan) -> str:
 
 
 def _count(lake: Lakehouse, plan: RunPlan, config: SelectionConfig, shard: Shard) -> dict[str, Any]:
-    check_columns(config, SCORES.schema)
+    check_columns(config, SELECTABLE)
     rows = ScoreShards(lake, plan, config, shard.files)
     counts = merged_counts(start(config), rows())
     record = {

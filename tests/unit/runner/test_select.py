@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from corpusmill import cli
@@ -19,12 +20,12 @@ from corpusmill.runner.frozen_selections import pin_cutoffs, stored_cutoffs
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import RunPlan, commit_keys, cut_shards
 from corpusmill.runner.score_counts import count_shard
-from corpusmill.runner.score_shards import ScoreShards
+from corpusmill.runner.score_shards import ScoreShards, score_groups
 from corpusmill.runner.select import decide_selection, run_select
 from corpusmill.runner.selection_record import stored_selection
 from corpusmill.runner.selection_summary import epoch_summary, selection_sentences, selection_summary
 from corpusmill.runner.whole_crawl import commit_rows
-from corpusmill.schema import CORPUS, SCORES
+from corpusmill.schema import CORPUS, DOCUMENTS, SCORES
 
 FILES = ["a.warc.gz", "b.warc.gz", "c.warc.gz"]
 N_ROWS = 600
@@ -142,6 +143,26 @@ def test_counts_of_scores_that_were_computed_anew_are_not_used(lake):
     run_select(lake, again)
     cut = stored_selection(lake, again).manifest.strata["*"].hi
     assert 1.5 < float_of_key(cut.key) < 3.0, "half of 1 + lognormal lies below 2"
+
+
+def test_the_share_holds_in_every_domain(lake):
+    plan = planned(lake, recipe({"column": "mean_nll", "fraction": "1/4", "which": "bottom", "by": ["domain"]}))
+    hosts = ["www.a.example.co.uk", "b.example.co.uk", "c.org"]
+    rows = [
+        {"crawl": plan.crawl, "doc_id": r["doc_id"], "url": f"http://{hosts[i % 4 % 3]}/{i}",
+         "warc_file": r["warc_file"], "n_chars_raw": 1, "n_chars": 1, "n_pii": 0, "kept": True}
+        for i, r in enumerate(reversed(scores().to_pylist()))
+    ]  # fmt: skip
+    commit_rows(
+        lake, "tiny.documents", {"crawl": plan.crawl}, rows_to_table(rows, DOCUMENTS.schema), plan.token("clean")
+    )
+    run_select(lake, plan)
+    manifest = stored_selection(lake, plan).manifest
+    assert set(manifest.strata) == {"example.co.uk", "c.org"}
+    assert all(abs(cuts.n_kept - cuts.n_scored / 4) <= 0.5 for cuts in manifest.strata.values())
+    table = pa.concat_tables(t for _, t in score_groups(lake, plan, plan.files, [*SCORES.schema.names, "domain"]))
+    kept = stored_selection(lake, plan).keep(table.select(["doc_id"]), table)
+    assert kept.num_rows == manifest.n_kept
 
 
 def test_an_earlier_crawls_cutoffs_are_pinned_in_the_plan_and_drift_is_told(lake, caplog):
