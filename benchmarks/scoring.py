@@ -5,7 +5,7 @@ first mismatch. Each side runs in a process of its own, the sides take turns, an
 seconds, memory is the peak of the process above what it holds with the model loaded. Top-k hits and memorization are
 measured apart with ``--extras``.
 
-    python benchmarks/scoring.py [--repeats 3] [--threads 1] [--extras]
+    python benchmarks/scoring.py [--repeats 3] [--threads 1] [--rows 4] [--extras]
 
 The last line is JSON: ``time_vs_ce`` and ``time_vs_separate`` (ours over theirs), ``memory_vs_naive`` (theirs over
 ours).
@@ -109,14 +109,14 @@ EXTRAS: dict[str, Side] = {"top_k": top_k, "memorization": decoded}
 OURS = ("ours", *EXTRAS)
 
 
-def serve(connection: Any, side: str, threads: int) -> None:
+def serve(connection: Any, side: str, threads: int, rows: int) -> None:
     """Runs a side as often as the other end asks; answers CPU seconds, peak bytes above the loaded model, scores."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config()).eval()
     if side in OURS:
         use_onednn(model)
-    ids_BT = torch.randint(0, model.config.vocab_size, (ROWS, TOKENS), generator=torch.Generator().manual_seed(1))
+    ids_BT = torch.randint(0, model.config.vocab_size, (rows, TOKENS), generator=torch.Generator().manual_seed(1))
     run = {**SIDES, **EXTRAS}[side]
     with torch.inference_mode():
         run(model, ids_BT[:1, :80])
@@ -143,14 +143,14 @@ def status_bytes(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
-def measure(sides: list[str], repeats: int, threads: int) -> dict[str, tuple[float, float, Any]]:
+def measure(sides: list[str], repeats: int, threads: int, rows: int) -> dict[str, tuple[float, float, Any]]:
     """Returns median CPU seconds, median peak bytes and the scores of each side; the sides take turns."""
     context = multiprocessing.get_context("spawn")
     ends: dict[str, Any] = {}
     processes = []
     for side in sides:
         ends[side], there = context.Pipe()
-        processes.append(context.Process(target=serve, args=(there, side, threads)))
+        processes.append(context.Process(target=serve, args=(there, side, threads, rows)))
         processes[-1].start()
         ends[side].recv()
     results: dict[str, list[Any]] = {side: [] for side in sides}
@@ -180,10 +180,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=ROWS, help="fewer than the fixed 4 for a quick look")
     parser.add_argument("--extras", action="store_true", help="measure top-k hits and memorization too")
     options = parser.parse_args()
     sides = [*SIDES, *(EXTRAS if options.extras else ())]
-    found = measure(sides, options.repeats, options.threads)
+    found = measure(sides, options.repeats, options.threads, options.rows)
     for other in ("separate", "naive"):
         print(f"largest difference from {other}: {largest_difference(found['ours'][2], found[other][2]):.1e}")
     for side in sides:
