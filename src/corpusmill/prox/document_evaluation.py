@@ -4,9 +4,7 @@ Verdicts come from people (JSON lines with ``text`` and ``label``, 1 keep, 0 dro
 of `corpusmill.prox.training_examples`). Keep is the positive class, as in the paper (arXiv 2409.17115, section 3.2).
 """
 
-import gzip
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.errors import ConfigError, PermanentDataError
+from corpusmill.prox.json_lines import read_json_lines
 from corpusmill.prox.refiner import DocDecision
+
+JUDGED_ROW = "an object with 'text' and 'label' (1 keep, 0 drop) or 'decision' ('keep', 'drop')"
+"""What a line of a file of judged documents is."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def holds_documents(path: Path) -> bool:
     Raises:
         PermanentDataError: The file cannot be read as JSON lines.
     """
-    row = next(_rows(path), (0, {}))[1]
+    row = next(read_json_lines(path, JUDGED_ROW), (0, {}))[1]
     return isinstance(row, dict) and "text" in row and ("label" in row or "decision" in row)
 
 
@@ -43,14 +45,11 @@ def read_documents(path: Path) -> list[VerdictDocument]:
         PermanentDataError: The file cannot be read, holds no row, or a row has no text or no verdict.
     """
     documents = []
-    for number, row in _rows(path):
+    for number, row in read_json_lines(path, JUDGED_ROW):
         try:
             documents.append(VerdictDocument(str(row["text"]), _kept(row)))
         except (KeyError, TypeError, ValueError) as error:
-            raise PermanentDataError(
-                f"{path} line {number}: {error!r}; expected 'text' and 'label' (1 keep, 0 drop) or 'decision' "
-                "('keep', 'drop')"
-            ) from error
+            raise PermanentDataError(f"{path} line {number}: {error!r}; expected {JUDGED_ROW}") from error
     if not documents:
         raise PermanentDataError(f"{path} holds no document; expected at least one JSON object a line")
     return documents
@@ -128,16 +127,3 @@ def _kept(row: dict[str, Any]) -> bool:
     if (label := int(row["label"])) not in (0, 1):
         raise ValueError(f"label={row['label']!r}")
     return label == 1
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except (OSError, EOFError, ValueError) as error:
-        raise PermanentDataError(
-            f"{path} cannot be read as JSON lines: {error}; expected .jsonl or .jsonl.gz"
-        ) from error

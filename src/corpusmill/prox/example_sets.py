@@ -1,6 +1,5 @@
 """Sets of training examples: without repeated texts, split by domain, and as a file of labelled pages."""
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from corpusmill.errors import ConfigError, PermanentDataError
+from corpusmill.prox.json_lines import written_whole
 from corpusmill.prox.labelled_pages import REMOVE, UNSURE, LabelledPage, page_of_example, page_with_text
 from corpusmill.prox.program_synthesis import content_digest
 from corpusmill.prox.training_examples import ChunkExample, Example
@@ -80,17 +80,13 @@ def write_labelled_pages(path: Path, examples: Iterable[Example]) -> int:
     Raises:
         PermanentDataError: There is no chunk example with text.
     """
-    part = path.with_name(path.name + ".part")
-    opener = gzip.open if path.suffix == ".gz" else open
     n = 0
-    with opener(part, "wt", encoding="utf-8") as file:
+    with written_whole(path) as file:
         for page in labelled_pages(examples):
             file.write(json.dumps(_row(page), ensure_ascii=True) + "\n")
             n += 1
-    if n == 0:
-        part.unlink()
-        raise PermanentDataError(f"no chunk example with text for {path}; expected examples of a route that edits")
-    part.replace(path)
+        if n == 0:
+            raise PermanentDataError(f"no chunk example with text for {path}; expected examples of a route that edits")
     return n
 
 

@@ -6,10 +6,8 @@ refines main-content text, so the labels of a page are carried over to its main-
 Chunk examples (`corpusmill.prox.training_examples`) are read as pages too: what their program removes is labelled so.
 """
 
-import gzip
 import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from corpusmill.errors import PermanentDataError
+from corpusmill.prox.json_lines import read_json_lines
 from corpusmill.prox.line_features import nonblank
 from corpusmill.prox.program import RemoveAll, RemoveLines
 from corpusmill.prox.program_parser import parse_program
@@ -27,6 +26,10 @@ from corpusmill.prox.training_examples import ChunkExample
 
 KEEP, REMOVE, UNSURE = 0, 1, -1
 _BULLETS = "\u2022\u00b7\u25cf*- \t"
+
+
+PAGE_ROW = "an object with 'lines' (strings), 'remove' and 'unsure' (0-based line numbers), or a chunk example"
+"""What a line of a labelled file is."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def read_labelled_pages(path: Path) -> list[LabelledPage]:
         PermanentDataError: A row is not JSON, lacks a field, or names a line that the page does not have.
     """
     pages = []
-    for number, row in _json_lines(path):
+    for number, row in read_json_lines(path, PAGE_ROW):
         try:
             if row.get("kind") == "chunk":
                 pages.append(page_of_example(ChunkExample.model_validate(row)))
@@ -68,14 +71,13 @@ def read_labelled_pages(path: Path) -> list[LabelledPage]:
                     str(row.get("doc_id", number)),
                     str(row.get("domain", "")),
                     str(row.get("tier", "human")),
-                    tuple(map(str, row["lines"])),
+                    tuple(str(line).replace("\n", " ") for line in row["lines"]),
                     labels,
                 )
             )
         except (KeyError, IndexError, TypeError, AttributeError, ValidationError) as error:
             raise PermanentDataError(
-                f"{path} line {number}: {error!r}; expected an object with 'lines' (strings), 'remove' and 'unsure' "
-                "(0-based line numbers), or a chunk example; rebuild the file"
+                f"{path} line {number}: {error!r}; expected {PAGE_ROW}; rebuild the file"
             ) from error
     if not pages:
         raise PermanentDataError(f"{path} holds no labelled page; expected at least one JSON object a line")
@@ -100,19 +102,6 @@ def page_of_example(example: ChunkExample) -> LabelledPage:
     origin = example.provenance
     tier = origin.details.get("tier", "human" if origin.route == "gold" else "silver")
     return LabelledPage(example.doc_id, example.domain, str(tier), example.lines, labels)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PermanentDataError(
-            f"{path} cannot be read as JSON lines: {error}; expected .jsonl or .jsonl.gz"
-        ) from error
 
 
 def page_with_text(page: LabelledPage) -> LabelledPage:
@@ -164,7 +153,7 @@ def main_content_pages(pages: Sequence[LabelledPage], crawls: Path) -> list[Labe
     records = {
         row["record_id"].rsplit(":", 1)[-1]: row
         for index in sorted((crawls / "gold").glob("*.pages.jsonl.gz"))
-        for _, row in _json_lines(index)
+        for _, row in read_json_lines(index, "a gold page of a crawl")
     }
     made = []
     for page in pages:

@@ -5,7 +5,6 @@ here; `verify_public_refiner` compares a model with it, and measures what is not
 is docs/how-to/public-refiners.md.
 """
 
-import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,11 +17,14 @@ from corpusmill.modeling.load import choose_device
 from corpusmill.prox.causal_model import fetched_model
 from corpusmill.prox.chunking import Chunk
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
+from corpusmill.prox.json_lines import read_json_lines
 from corpusmill.prox.prompt_tokenizer import RefinerTokenizer, load_tokenizer
 from corpusmill.prox.prompts import render_prompt
 
 Stage = Literal["documents", "chunks"]
 Outcome = Literal["passed", "failed", "measured", "skipped"]
+PAGE_ROW = "an object with 'text' (a string) or 'lines' (strings)"
+"""What a line of a file of pages is."""
 
 PUBLIC_CONFIG: Mapping[str, Any] = {
     "vocab_size": 32000,
@@ -184,19 +186,15 @@ def read_texts(path: Path, n: int) -> list[str]:
     Raises:
         PermanentDataError: The file cannot be read, or a row has neither field.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     texts: list[str] = []
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for row in map(json.loads, filter(str.strip, file)):
-                text = row["text"] if "text" in row else "\n".join(row["lines"])
-                texts += [text] if text.split() else []
-                if len(texts) >= n:
-                    break
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PermanentDataError(
-            f"{path} cannot be read: {error!r}; expected JSON lines with 'text' (a string) or 'lines' (strings)"
-        ) from error
+    for number, row in read_json_lines(path, PAGE_ROW):
+        try:
+            text = row["text"] if "text" in row else "\n".join(row["lines"])
+            texts += [text] if text.split() else []
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PermanentDataError(f"{path} line {number}: {error!r}; expected {PAGE_ROW}") from error
+        if len(texts) >= n:
+            break
     return texts
 
 

@@ -1,15 +1,16 @@
 """The documents that labels are made for, and their file: one JSON object a line, gzip or plain."""
 
-import gzip
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError, field_validator
 
 from corpusmill.batches import replace_surrogates
 from corpusmill.config import StageConfig
 from corpusmill.errors import PermanentDataError
+from corpusmill.prox.json_lines import read_json_lines, written_whole
 from corpusmill.prox.labelled_pages import REMOVE, UNSURE, LabelledPage
 
 
@@ -55,14 +56,11 @@ def seed_from_page(page: LabelledPage, source: str = "") -> SeedDocument:
 
 def write_seed_documents(path: Path, documents: Iterable[SeedDocument]) -> int:
     """Writes documents and returns how many; the file appears whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    opener = gzip.open if path.suffix == ".gz" else open
     n = 0
-    with opener(part, "wt", encoding="utf-8") as file:
+    with written_whole(path) as file:
         for document in documents:
             file.write(json.dumps(document.model_dump(mode="json", exclude_defaults=True), ensure_ascii=True) + "\n")
             n += 1
-    part.replace(path)
     return n
 
 
@@ -72,19 +70,13 @@ def read_seed_documents(path: Path) -> Iterator[SeedDocument]:
     Raises:
         PermanentDataError: The file cannot be read, or a line is no seed document; the message names the line.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _document(path, number, line)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise PermanentDataError(f"{path} cannot be read: {error}; expected JSON lines of seed documents") from error
+    for number, row in read_json_lines(path, "a seed document"):
+        yield _document(path, number, row)
 
 
-def _document(path: Path, number: int, line: str) -> SeedDocument:
+def _document(path: Path, number: int, row: Any) -> SeedDocument:
     try:
-        return SeedDocument.model_validate(json.loads(line))
+        return SeedDocument.model_validate(row)
     except (ValueError, ValidationError) as error:
         raise PermanentDataError(
             f"{path} line {number} is no seed document: {str(error)[:500]}; expected an object with doc_id and text"

@@ -3,8 +3,6 @@
 One JSON object a line (``.jsonl`` or ``.jsonl.gz``). All ways to labels end here, and all kinds of refiner start here.
 """
 
-import gzip
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from corpusmill.config import StageConfig
 from corpusmill.errors import PermanentDataError
+from corpusmill.prox.json_lines import read_json_lines, written_whole
 
 Route = Literal["scores", "programs", "rewrite", "gold", "extractor"]
 """How an example got its label: ``scores`` and ``programs`` are the paper's (arXiv 2409.17115 appendix A), ``rewrite``
@@ -62,14 +61,11 @@ Example = DocumentExample | ChunkExample
 
 def write_examples(path: Path, examples: Iterable[Example]) -> int:
     """Writes examples and returns how many; the file appears whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    opener = gzip.open if path.suffix == ".gz" else open
     n = 0
-    with opener(part, "wt", encoding="utf-8") as file:
+    with written_whole(path) as file:
         for example in examples:
             file.write(example.model_dump_json() + "\n")
             n += 1
-    part.replace(path)
     return n
 
 
@@ -79,19 +75,12 @@ def read_examples(path: Path) -> Iterator[Example]:
     Raises:
         PermanentDataError: A line is no example; the message names file, line and field.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _example(path, number, line)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise PermanentDataError(f"{path} cannot be read: {error}; expected JSON lines of training examples") from error
+    for number, row in read_json_lines(path, "a training example"):
+        yield _example(path, number, row)
 
 
-def _example(path: Path, number: int, line: str) -> Example:
+def _example(path: Path, number: int, row: Any) -> Example:
     try:
-        row = json.loads(line)
         kind: type[Example] = DocumentExample if row.get("kind") == "document" else ChunkExample
         return kind.model_validate(row)
     except (ValueError, AttributeError, ValidationError) as error:

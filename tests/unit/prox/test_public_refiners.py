@@ -170,7 +170,7 @@ def test_the_stage_stands_in_the_name():
 def test_a_file_that_holds_no_pages_is_refused(tmp_path, row):
     path = tmp_path / "pages.jsonl"
     path.write_text(row)
-    with pytest.raises(PermanentDataError, match="JSON lines"):
+    with pytest.raises(PermanentDataError, match=r"pages\.jsonl line 1.*expected"):
         read_texts(path, 5)
 
 

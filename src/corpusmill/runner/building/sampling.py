@@ -4,11 +4,9 @@ Documents are taken by the lowest hash of (seed, doc_id): the same sample for an
 holds the smaller one. Memory is bounded by the sample.
 """
 
-import gzip
 import hashlib
 import heapq
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +18,7 @@ from corpusmill.build_schema import SEED_DOCUMENTS
 from corpusmill.errors import PermanentDataError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
+from corpusmill.prox.json_lines import read_json_lines
 from corpusmill.prox.seed_document import SeedDocument
 from corpusmill.refiner_recipe import SeedConfig
 from corpusmill.runner.building.plan import SEEDS_TABLE, BuildPlan, seed_files
@@ -28,6 +27,7 @@ from corpusmill.runner.whole_crawl import commit_rows
 from corpusmill.schema import doc_id_of
 
 Progress = Callable[[str], None]
+_ROW = "an object with 'text', or with 'lines' and 'remove'"
 
 
 def sample_seed(lake: Lakehouse, plan: BuildPlan, progress: Progress) -> dict[str, Any]:
@@ -115,17 +115,13 @@ def _table_documents(lake: Lakehouse, seed: SeedConfig, source: str) -> Iterator
 
 
 def _file_documents(path: Path, progress: Progress) -> Iterator[SeedDocument]:
-    opener = gzip.open if path.suffix == ".gz" else open
     number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _file_document(path, number, json.loads(line))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PermanentDataError(
-            f"{path} line {number}: {error!r}; expected JSON objects with 'text', or with 'lines' and 'remove'"
-        ) from error
+    for number, row in read_json_lines(path, _ROW):
+        try:
+            document = _file_document(path, number, row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PermanentDataError(f"{path} line {number}: {error!r}; expected {_ROW}") from error
+        yield document
     progress(f"{number} documents read from {path.name}")
 
 
