@@ -64,7 +64,7 @@ def pack_reference_text(lake: Lakehouse, plan: ReferencePlan, progress: Progress
     uri = f"{plan.text_folder(lake)}/{FACTS}"
     stored = find_record(lake, uri)
     if stored is None:
-        folder = corpusmill_home() / "scratch" / "reference_text" / plan.text
+        folder = plan.scratch() / "text"  # of this build alone: another one may pack the same text at the same time
         facts = _pack(lake, plan, folder, progress)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             copy_file_in(lake.io, path, f"{plan.text_folder(lake)}/{path.relative_to(folder).as_posix()}")
