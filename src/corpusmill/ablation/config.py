@@ -30,8 +30,8 @@ STAGES: dict[str, type[StageConfig]] = {
     "refine_chunks": ChunkRefinementConfig,
 }
 """Stages that a refinement arm may be made of, with their settings."""
-GLUE_TASKS = ("sst2", "mrpc", "qqp", "qnli", "rte", "wnli")
-"""Tasks of the paper's table 2 whose file layout is known by name."""
+Column = Literal["perplexity", "bits_per_byte", "el2n", "memorization", "teacher_forced_accuracy"]
+"""Scores that arms select by."""
 
 
 def _valid_name(name: str) -> str:
@@ -150,8 +150,8 @@ class ScoreArmsConfig(StageConfig):
 
     references: tuple[str, ...]
     """Names in ``references``."""
-    columns: tuple[str, ...] = ("bits_per_byte",)
-    """Scores to order by: perplexity, bits_per_byte, el2n, memorization, teacher_forced_accuracy."""
+    columns: tuple[Column, ...] = ("bits_per_byte",)
+    """Scores to order by; perplexity is ordered by mean NLL."""
     which: tuple[Which, ...] = ("bottom", "middle", "top")
     """Parts of the order."""
     fractions: tuple[Share, ...] = ("1/2",)

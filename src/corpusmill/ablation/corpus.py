@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpusmill.ablation.arms import Arm
+from corpusmill.ablation.config import PoolConfig
 from corpusmill.ablation.noise import CLEAN, Document
-from corpusmill.ablation.pool import read_part, read_units, write_table
+from corpusmill.ablation.pool import read_part, read_units, units_of, write_table
 from corpusmill.ablation.scoring_pool import read_scores
 from corpusmill.errors import ModelError
 from corpusmill.modeling.flops import inference_flops
@@ -41,11 +42,14 @@ class Corpus:
     manifest: dict[str, Any] | None = None
 
 
-def corpus_of(arm: Arm, seed: int, pool: Path, scores: Path | None, cache: Path, progress: Progress) -> Corpus:
+def corpus_of(
+    arm: Arm, config: PoolConfig, seed: int, pool: Path, scores: Path | None, cache: Path, progress: Progress
+) -> Corpus:
     """Returns the corpus of an arm; what stages made is stored and found again.
 
     Args:
         arm: The arm.
+        config: Settings of the pool: what stages leave is cut in the same units as what selections choose from.
         seed: Of a random arm's draw and of ties.
         pool: Folder of the prepared pool.
         scores: Score file of the arm's reference, with a record of its cost beside it (``.json``).
@@ -56,7 +60,7 @@ def corpus_of(arm: Arm, seed: int, pool: Path, scores: Path | None, cache: Path,
         ModelError: A unit has no such score, for instance because passages are too short for memorization.
     """
     if arm.kind == "stages":
-        return _by_stages(arm, pool, cache, progress)
+        return _by_stages(arm, config, pool, cache, progress)
     units = read_units(pool)
     ids = [unit.unit_id for unit in units]
     total = sum(_size(unit.text) for unit in units)
@@ -68,11 +72,11 @@ def corpus_of(arm: Arm, seed: int, pool: Path, scores: Path | None, cache: Path,
     else:
         assert scores is not None, "an arm by score has a score file"
         table, costs = read_scores(scores), json.loads(scores.with_suffix(".json").read_text())
-    config = arm.selection(seed)
-    values = column_values(table, config.column, config.seed)
+    selection = arm.selection(seed)
+    values = column_values(table, selection.column, selection.seed)
     if np.isnan(values).all():
         raise ModelError(f"none of {len(values)} units has a score {arm.column!r}; use larger passages")
-    manifest = select(values, table["doc_id"], config)
+    manifest = select(values, table["doc_id"], selection)
     keep = manifest.keep(values, table["doc_id"])
     kept = [unit for unit, chosen in zip(units, keep, strict=True) if chosen]
     facts = _facts([unit.text for unit in kept], [unit.clean_bytes for unit in kept], total)
@@ -104,7 +108,7 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _by_stages(arm: Arm, pool: Path, cache: Path, progress: Progress) -> Corpus:
+def _by_stages(arm: Arm, config: PoolConfig, pool: Path, cache: Path, progress: Progress) -> Corpus:
     record = cache.with_suffix(".json")
     if record.exists():
         return Corpus([str(t) for t in pq.read_table(cache)["text"].to_pylist()], json.loads(record.read_text()))
@@ -116,10 +120,11 @@ def _by_stages(arm: Arm, pool: Path, cache: Path, progress: Progress) -> Corpus:
     for stage, settings in arm.steps:
         rows, stage_flops = _through(stage, settings, rows, progress)
         flops += stage_flops
-    texts = list(rows.values())
     clean = [_clean_size(text, clean_lines[doc_id]) for doc_id, text in rows.items()]
-    facts = _facts(texts, clean, total)
+    facts = _facts(list(rows.values()), clean, total)
     facts |= {"selecting_flops": flops, "selecting_seconds": round(time.process_time() - started, 2)}
+    texts = [unit.text for unit in units_of([Document(doc_id, text) for doc_id, text in rows.items()], config)]
+    facts["n_units"] = len(texts)
     cache.parent.mkdir(parents=True, exist_ok=True)
     write_table(pa.table({"text": pa.array(texts, pa.large_string())}), cache)
     record.write_text(json.dumps(facts))

@@ -240,7 +240,7 @@ def _trained_and_measured(plan: Plan, run: Run, progress: Progress) -> dict[str,
 def _corpus(plan: Plan, run: Run, progress: Progress) -> Corpus:
     scores = plan.scores(run.arm.reference) if run.arm.reference else None
     cache = plan.folder / "corpora" / f"{fingerprint([plan.pool_key, run.arm.steps, plan._content_of(run)])}.parquet"
-    return corpus_of(run.arm, run.seed, plan.pool, scores, cache, progress)
+    return corpus_of(run.arm, plan.recipe.pool, run.seed, plan.pool, scores, cache, progress)
 
 
 def _downstream(plan: Plan, trained: Any, state: Path, progress: Progress) -> dict[str, Any]:

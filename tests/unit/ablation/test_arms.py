@@ -72,6 +72,7 @@ def test_a_checkpoint_is_scored_anew_but_not_trained_anew():
     ("changes", "message"),
     [
         ({"scores": [{"references": ["other"]}]}, "scores name references"),
+        ({"scores": [{"references": ["crawl"], "columns": ["beauty"]}]}, "beauty"),
         ({"random": [0]}, "keeps nothing"),
         ({"random": [1.5]}, "outside"),
         ({"corpora": {"x": [{"ingest": {}}]}}, "must have one key"),

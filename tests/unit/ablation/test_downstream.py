@@ -2,11 +2,12 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from corpusmill.ablation.config import ClassificationConfig
-from corpusmill.ablation.downstream import Pair, measure_pairs, read_examples, read_pairs, task_examples
+from corpusmill.ablation.downstream import Pair, fine_tune, measure_pairs, read_examples, read_pairs, task_examples
 from corpusmill.errors import PermanentDataError
 
 GLUE = {
@@ -110,3 +111,64 @@ def test_broken_pairs_name_their_line(tmp_path):
         read_pairs(str(path))
     with pytest.raises(PermanentDataError, match="is not a file"):
         read_pairs(str(tmp_path / "none.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def clean_model():
+    """The bundled reference model as a student, its tokenizer and end-of-document id."""
+    from corpusmill.modeling.load import load_causal_lm, load_tokenizer
+
+    tokenizer = load_tokenizer("bundled:reference_lm")
+    return load_causal_lm("bundled:reference_lm", device="cpu"), tokenizer, tokenizer.eod_id
+
+
+@pytest.mark.slow
+def test_a_trained_model_prefers_the_grammatical_sentence_more_often_than_not(clean_model, shared_data):
+    """BLiMP's agreement and irregular forms, our own pairs: measured 0.57 and 0.75."""
+    from corpusmill.ablation.students import TorchStudent
+
+    network, tokenizer, eod = clean_model
+    model = TorchStudent(network, eod, 256)
+    pairs = read_pairs(str(shared_data / "eval" / "blimp_100.jsonl.gz"))
+    simple = [p for p in pairs if p.field in {"anaphor_agreement", "irregular_forms"}]
+    found = measure_pairs(model, tokenizer, simple)
+    assert found["n"] == 400
+    assert found["accuracy"] > 0.53
+    assert measure_pairs(model, tokenizer, read_pairs("bundled:minimal_pairs"))["accuracy"] > 0.6
+
+
+@pytest.mark.slow
+def test_banking77_is_read_and_fine_tuned_on(clean_model, shared_data, tmp_path):
+    """Four of its 77 classes, so that 160 rows teach something."""
+    network, tokenizer, eod = clean_model
+    config = ClassificationConfig(train=str(shared_data / "eval" / "banking77_train.csv.gz"), label="category")
+    examples = read_examples(Path(config.train), config)
+    assert len({example.label for example in examples}) == 77
+    wanted = {"card_arrival", "exchange_rate", "lost_or_stolen_card", "top_up_failed"}
+    few = tmp_path / "few.jsonl"
+    rows = [{"text": e.texts[0], "label": e.label} for e in examples if e.label in wanted]
+    few.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = ClassificationConfig(
+        train=str(few), max_train=160, max_dev=40, epochs=3, learning_rate=1e-3, batch_size=16, runs=1
+    )
+    before = network.lm_head.weight.sum().item()
+    found = fine_tune(network, tokenizer, eod, config, tmp_path / "weights", lambda _: None)
+    assert network.lm_head.weight.sum().item() == before
+    assert (found["n"], found["n_classes"]) == (40, 4)
+    assert found["accuracy"] > found["majority"] + 0.2
+
+
+def test_the_loss_of_a_text_does_not_depend_on_its_batch_or_on_where_windows_are_cut(clean_model):
+    from corpusmill.ablation.students import TorchStudent
+
+    network, tokenizer, eod = clean_model
+    ids = tokenizer.encode_batch(["The boy walks to school every day.", "It was a very cold morning.", ""])
+    whole = TorchStudent(network, eod, 256)
+    together = whole.nll(ids)
+    alone = [whole.nll([one])[0] for one in ids]
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert together[2] == 0.0
+    first, rest = ids[0][:4], ids[0][4:]
+    assert TorchStudent(network, eod, 5).nll([ids[0]])[0] == pytest.approx(
+        sum(TorchStudent(network, eod, 5).nll([first, rest[:4], rest[4:]])), rel=1e-5
+    )

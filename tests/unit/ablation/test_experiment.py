@@ -49,7 +49,7 @@ def test_a_smaller_random_arm_is_part_of_a_larger_one_and_seeds_differ(recipe, t
     arms = {run.arm.label: run.arm for run in experiment.runs_of(plan.recipe)}
 
     def texts(label, seed):
-        corpus = corpus_of(arms[label], seed, plan.pool, None, tmp_path / "cache.parquet", silent)
+        corpus = corpus_of(arms[label], plan.recipe.pool, seed, plan.pool, None, tmp_path / "cache.parquet", silent)
         return set(corpus.texts)
 
     assert texts("random 25%", 0) < texts("random 50%", 0) < texts("no pruning", 0)
