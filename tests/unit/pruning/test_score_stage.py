@@ -196,3 +196,26 @@ def test_settings_that_do_not_fit_the_model_are_refused(tiny_folder):
         stage_for(tiny_folder, mem_prompt=40, metrics=("memorization",)).setup()
     with pytest.raises(ModelError, match="expected 'beef'"):
         stage_for(tiny_folder, sha256="beef").setup()
+
+
+def test_a_truncated_checkpoint_and_a_tokenizer_of_another_model_are_refused(tiny_folder, tmp_path):
+    cut = shutil.copytree(tiny_folder, tmp_path / "cut")
+    whole = (cut / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*Expected a decoder known to transformers"):
+        stage_for(cut).setup()
+    other = shutil.copytree(tiny_folder, tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 5000, "content": "<|far|>"})
+    tokenizer["model"]["vocab"]["<|far|>"] = 5000
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match="5001 ids but the model's vocabulary has 320 rows; they are no pair"):
+        stage_for(other).setup()
+    with pytest.raises(ModelError, match="does not exist"):
+        stage_for(tmp_path / "nowhere").setup()
+
+
+def test_an_empty_batch_gives_no_rows(tiny_folder):
+    out = stage_for(tiny_folder).process(batch_of([]))
+    assert (out.kept.num_rows, out.removed.num_rows) == (0, 0)
+    assert out.kept.schema == SCORES.schema
