@@ -13,6 +13,7 @@ from corpusmill.settings_file import read_settings
 Say = Callable[[str], None]
 EXIT_FAILED = 1
 DEFAULT_MINUTES = 3.0
+_WITHOUT_RECIPE = ("kind", "train", "dev", "minutes", "steps", "seed", "crawls", "judged", "base", "out")
 
 
 def add_refiner_commands(commands: Any, say: Say, out: Say) -> None:
@@ -34,13 +35,14 @@ def add_refiner_commands(commands: Any, say: Say, out: Say) -> None:
     verify = commands.add_parser("verify-refiner", help="check a public ProX refiner against the published facts")
     verify.add_argument("model", metavar="MODEL", help="hub id such as gair-prox/web-chunk-refining-lm, or its folder")
     verify.add_argument("--revision", metavar="R", help="commit, tag or branch on the hub")
+    verify.add_argument("--stage", choices=["documents", "chunks"], help="what it was made for, if its name hides it")
     verify.add_argument("--pages", type=Path, metavar="F", help="JSON lines with 'text' or 'lines'; measured too")
     verify.add_argument("--n-pages", type=int, default=200, metavar="N", help="pages to measure on (200)")
     verify.set_defaults(run=lambda parsed: _verify(parsed, say, out))
 
     replay = commands.add_parser("replay", help="execute a crawl's stored programs again, without a model")
-    replay.add_argument("recipe", metavar="RECIPE")
-    replay.add_argument("--crawl", required=True, metavar="CRAWL")
+    replay.add_argument("recipe", metavar="RECIPE", help="recipe name, or its YAML file")
+    replay.add_argument("--crawl", required=True, metavar="CRAWL", help="a crawl that the recipe has refined")
     replay.add_argument("--policy", type=Path, metavar="F", help="YAML of another execution policy: what would change")
     replay.set_defaults(run=lambda parsed: _replay(parsed, say, out))
 
@@ -53,22 +55,28 @@ def _add_build(commands: Any, say: Say, out: Say) -> None:
         "the lakehouse, as the DAG build_refiner_<name> does.",
     )
     build.add_argument("--recipe", type=Path, metavar="F", help="a refiner recipe (dags/refiners/*.yaml)")
-    build.add_argument("--kind", choices=KINDS)
-    build.add_argument("--train", type=Path, metavar="F")
-    build.add_argument("--dev", type=Path, metavar="F")
+    build.add_argument(
+        "--kind", choices=KINDS, help="labeller: a logit a line; the others write programs, by line or as text"
+    )
+    build.add_argument("--train", type=Path, metavar="F", help="labelled pages or training examples, JSON lines")
+    build.add_argument("--dev", type=Path, metavar="F", help="the same of other domains; they choose and measure")
     length = build.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, metavar="N", help="training time; 3 unless --steps is given")
     length.add_argument("--steps", type=int, metavar="N", help="training steps; repeatable to the bit with a seed")
-    build.add_argument("--seed", type=int, default=0, metavar="N")
-    build.add_argument("--crawls", type=Path, metavar="DIR", help="labeller: crawls with gold text, for main content")
+    build.add_argument("--seed", type=int, metavar="N", help="seed of everything random (0)")
+    build.add_argument(
+        "--crawls", type=Path, metavar="DIR", help="labeller, program-writer: crawls with gold text, for main content"
+    )
     build.add_argument("--judged", type=Path, metavar="F", help="labeller: documents with people's verdicts")
     build.add_argument("--base", metavar="MODEL", help="program-model: folder or hub id of a base, or new:PRESET")
-    build.add_argument("--out", type=Path, metavar="DIR")
+    build.add_argument("--out", type=Path, metavar="DIR", help="model folder to write")
     build.set_defaults(run=lambda parsed: _build(parsed, say, out))
 
 
 def _build(parsed: argparse.Namespace, say: Say, out: Say) -> int:
     if parsed.recipe is not None:
+        if given := [f"--{name}" for name in _WITHOUT_RECIPE if getattr(parsed, name) is not None]:
+            raise ConfigError(f"{', '.join(given)} beside --recipe {str(parsed.recipe)!r}: the recipe says it; edit it")
         return _build_by_recipe(parsed.recipe, say, out)
     missing = [f"--{name}" for name in ("kind", "train", "dev", "out") if getattr(parsed, name) is None]
     if missing:
@@ -84,7 +92,7 @@ def _build(parsed: argparse.Namespace, say: Say, out: Say) -> int:
         parsed.out,
         minutes=DEFAULT_MINUTES if parsed.steps is None and parsed.minutes is None else parsed.minutes,
         steps=parsed.steps,
-        seed=parsed.seed,
+        seed=parsed.seed or 0,
         progress=say,
         **options,
     )
@@ -137,18 +145,21 @@ def _model_place(name: str) -> Path | str:
 def _verify(parsed: argparse.Namespace, say: Say, out: Say) -> int:
     from corpusmill.prox.public_refiners import verify_public_refiner
 
-    report = verify_public_refiner(parsed.model, parsed.revision, parsed.pages, n_pages=parsed.n_pages, progress=say)
-    for line in report.lines():
-        say(line)
+    report = verify_public_refiner(
+        parsed.model, parsed.revision, parsed.pages, n_pages=parsed.n_pages, stage=parsed.stage, progress=say
+    )
     out(json.dumps(report.as_dict()))
     return 0 if report.passed else EXIT_FAILED
 
 
 def _replay(parsed: argparse.Namespace, say: Say, out: Say) -> int:
+    from corpusmill.recipe import load_recipe
     from corpusmill.runner.open_lakehouse import open_lakehouse
     from corpusmill.runner.replay import replay
 
     policy = None if parsed.policy is None else read_settings(parsed.policy, "--policy")
-    found = replay(open_lakehouse(), parsed.recipe, parsed.crawl, policy, say)
+    file = Path(parsed.recipe)
+    recipe = load_recipe(file).name if file.suffix in {".yaml", ".yml"} else parsed.recipe
+    found = replay(open_lakehouse(), recipe, parsed.crawl, policy, say)
     out(json.dumps(found, default=str))
     return EXIT_FAILED if policy is None and found["n_equal"] != found["n_documents"] else 0

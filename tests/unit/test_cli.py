@@ -321,8 +321,13 @@ ON_FILE = ("--input", "d.jsonl", "--output", "out")
         ),
         (("build-refiner", "--kind", "labeller", "--train", "d.jsonl"), 2, "--dev, --out"),
         (("build-refiner", "--recipe", "absent.yaml"), 2, "absent.yaml"),
+        (("build-refiner", "--recipe", "r.yaml", "--steps", "3", "--out", "m"), 2, "--steps, --out beside --recipe"),
+        (("verify-refiner", "./absent"), 1, "'./absent' does not exist"),
+        (("verify-refiner", "files"), 2, "--stage documents or chunks"),
+        (("evaluate-refiner", "bundled:line_labeller", "text.txt"), 1, "text.txt line 1"),
         (("evaluate-refiner", "registered:nothing", "d.jsonl"), 1, "corpusmill init"),
         (("replay", "demo", "--crawl", "X"), 1, "corpusmill init"),
+        (("replay", "broken.yaml", "--crawl", "X"), 2, "'broken.yaml'"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else "",
 )

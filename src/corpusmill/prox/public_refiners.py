@@ -20,6 +20,7 @@ from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.prox.json_lines import read_json_lines
 from corpusmill.prox.prompt_tokenizer import RefinerTokenizer, load_tokenizer
 from corpusmill.prox.prompts import render_prompt
+from corpusmill.prox.refiner import local_place
 
 Stage = Literal["documents", "chunks"]
 Outcome = Literal["passed", "failed", "measured", "skipped"]
@@ -118,10 +119,6 @@ class VerificationReport:
         """True where no check failed."""
         return all(check.outcome != "failed" for check in self.checks)
 
-    def lines(self) -> list[str]:
-        """Returns the report as text, one line a check."""
-        return [check.line() for check in self.checks]
-
     def as_dict(self) -> dict[str, Any]:
         """Returns the report for JSON: counts of outcomes, then all checks."""
         outcomes = [check.outcome for check in self.checks]
@@ -164,6 +161,7 @@ def verify_public_refiner(
     """
     from corpusmill.prox.public_refiner_answers import answer_checks
 
+    local_place(model)  # a folder that is not there is told first
     stage = stage or stage_of(model)
     used = choose_device(device)
     dtypes = dtypes or ("float32", "bfloat16", *(["float16"] if used != "cpu" else []))
@@ -210,7 +208,7 @@ def stage_of(model: str) -> Stage:
     if "chunk" in name:
         return "chunks"
     raise ConfigError(
-        f"model={model!r}: its name holds neither 'doc' nor 'chunk'; name its folder as the hub does, or give stage="
+        f"model={model!r}: its name holds neither 'doc' nor 'chunk'; give the stage (--stage documents or chunks)"
     )
 
 

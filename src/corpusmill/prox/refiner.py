@@ -128,7 +128,7 @@ def resolve_model(config: DocRefinementConfig | ChunkRefinementConfig) -> Resolv
         ModelError: A bundled model or a folder does not exist.
     """
     settings = config.output_fingerprint()
-    place = _local_place(config.model)
+    place = local_place(config.model)
     if place is None:
         if config.sha256 is not None:
             raise ConfigError(
@@ -145,8 +145,12 @@ def resolve_model(config: DocRefinementConfig | ChunkRefinementConfig) -> Resolv
     return ResolvedModel(place, f"{place.name}@{digest[:12]}", fingerprint([digest, settings]))
 
 
-def _local_place(model: str) -> Path | None:
-    """Returns the folder or file of a model that is no hub id, else None."""
+def local_place(model: str) -> Path | None:
+    """Returns the folder or file of a model that is no hub id, else None.
+
+    Raises:
+        ModelError: It is named as a folder and is not there.
+    """
     from corpusmill.modeling.load import BUNDLED, model_folder
 
     path = Path(model).expanduser()
@@ -169,7 +173,7 @@ def _own_folder(config: DocRefinementConfig | ChunkRefinementConfig) -> Path:
 
 def _as_trained(config: Config) -> Config:
     """Returns the settings with what a local language model's own record says about them."""
-    place = _local_place(config.model) if config.backend in LANGUAGE_MODELS else None
+    place = local_place(config.model) if config.backend in LANGUAGE_MODELS else None
     if place is None or not place.is_dir():
         return config
     from corpusmill.prox.program_model_folder import as_trained
