@@ -25,7 +25,9 @@ def recipe(tmp_path, repository, monkeypatch):
     folder = tmp_path / "ablations"
     folder.mkdir()
     values = yaml.safe_load((repository / "dags" / "ablations" / "demo.yaml").read_text())
-    values["references"]["crawl"]["steps"] = 30
+    values["references"]["crawl"]["steps"] = 10
+    values["pool"]["max_documents"] = 40
+    values["scores"][0]["which"] = ["middle"]
     (folder / "demo.yaml").write_text(yaml.safe_dump(values))
     (folder / "broken.yaml").write_text("name: broken\npool: {files: []}\n")
     monkeypatch.setenv("CORPUSMILL_ABLATION_RECIPES", str(folder))
