@@ -129,7 +129,6 @@ import json, sys
 from pathlib import Path
 import torch
 from corpusmill.prox.finetuning_settings import FinetuningSettings
-from corpusmill.prox.refiner_evaluation import evaluate  # noqa: E402
 from corpusmill.prox.refiner_finetuning import finetune_refiner
 torch.set_num_threads(1)
 train, dev, out, base, settings = sys.argv[1:]

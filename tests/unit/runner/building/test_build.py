@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from corpusmill.errors import ConfigError, PermanentDataError
+from corpusmill.errors import ConfigError, PermanentDataError, WorkerDiedError
 from corpusmill.prox.config import ChunkRefinementConfig
+from corpusmill.prox.program_model_folder import chunk_config, read_record
 from corpusmill.prox.refiner import load_chunk_refiner
 from corpusmill.prox.training_examples import ChunkExample, DocumentExample, Provenance
 from corpusmill.refiner_recipe import load_refiner_recipe, parse_refiner_recipe
@@ -14,6 +15,8 @@ from corpusmill.runner.building import chain
 from corpusmill.runner.building.examples import _example, _example_columns, examples_of
 from corpusmill.runner.building.plan import load_build
 from corpusmill.runner.building.training import GateFailedError
+from corpusmill.runner.child import ChildJob
+from corpusmill.runner.model_registry import fetch_model, find_model
 from corpusmill.runner.models import pin_model, with_model
 from corpusmill.runner.open_lakehouse import open_lakehouse
 
@@ -139,6 +142,36 @@ def test_a_model_whose_files_changed_is_not_registered(lake, pages):
         file.write(" ")
     with pytest.raises(Exception, match="does not have the sha256"):
         chain.evaluate(plan)
+
+
+def test_a_program_model_whose_training_is_killed_goes_on_and_runs_as_it_was_trained(lake, pages):
+    train = {"kind": "program-model", "base": "new:test", "steps": 12}
+    plan = chain.sample(recipe(pages, train=train, gate={}), "run-1")["plan"]
+    chain.synthesise(plan)
+    child = ChildJob(f"{chain.__name__}:train", {"plan": plan})
+
+    def kill_behind_the_first_checkpoint(line):
+        if line.startswith("step 4:"):
+            child.kill()
+
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        child.run(kill_behind_the_first_checkpoint)
+    lines = []
+    stored = chain.train(plan, lines.append)
+    assert any(line.endswith("going on from a checkpoint") for line in lines)
+    assert not any(line.startswith("step 2:") for line in lines), "nothing is trained twice"
+    assert chain.train(plan)["skipped"]
+    measured = chain.evaluate(plan)
+    made = chain.register(plan)
+    assert (made["kind"], made["sha256"], made["new"]) == ("program-model", stored["sha256"], True)
+    folder = fetch_model(lake, find_model(lake, made["model"]))
+    assert read_record(folder)["inference"]["prompt_ids"] == "sft"
+    examples = examples_of(lake, load_build(lake, plan), "validation")
+    assert measured["n_pages"] == len(examples)
+    pinned = with_model(ChunkRefinementConfig(model=made["model"], device="cpu"), pin_model(made["model"]))
+    as_named, as_trained = load_chunk_refiner(pinned), load_chunk_refiner(chunk_config(folder, device="cpu"))
+    text = "\n".join(examples[0].lines)
+    assert as_named.write_programs(as_named.split(text)) == as_trained.write_programs(as_trained.split(text))
 
 
 def test_a_recipe_that_cannot_be_is_refused():
