@@ -108,8 +108,9 @@ def _partitions(pool: PoolConfig) -> tuple[Any, list[dict[str, str]]]:
 def _of_table(pool: PoolConfig) -> list[Document]:
     table, partitions = _partitions(pool)
     documents: list[Document] = []
+    columns = [name for name in ("doc_id", "text", "kept") if name in table.spec.schema.names]
     for partition in partitions:
-        rows = table.scan(partition)
+        rows = table.scan(partition, columns)
         if "kept" in rows.column_names:
             rows = rows.filter(rows.column("kept"))
         pairs = zip(rows.column("doc_id").to_pylist(), rows.column("text").to_pylist(), strict=True)
