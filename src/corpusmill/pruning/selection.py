@@ -18,7 +18,7 @@ from corpusmill.pruning.config import SelectionConfig
 from corpusmill.pruning.cuts import Manifest
 from corpusmill.pruning.order import Ids, Strata
 from corpusmill.pruning.radix import Histogram
-from corpusmill.pruning.resolution import Pass, first_pass, kept_ranks
+from corpusmill.pruning.resolution import Pass, first_pass, kept_ranks, threshold_quantiles
 from corpusmill.pruning.score_columns import (
     Rows,
     check_columns,
@@ -45,6 +45,7 @@ __all__ = [
     "single_score_key",
     "start",
     "strata_of",
+    "threshold_quantiles",
 ]
 
 CRAWL = "crawl:"
