@@ -65,10 +65,10 @@ class ScoringConfig(StageConfig):
     """``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
     token_budget: int | None = Field(default=None, ge=2)
     """Positions in one forward pass, padding included; halved by itself when memory runs out. None takes 16,384 on a
-    GPU or for memorization, else 2,048: on a CPU more is no faster and takes more memory."""
+    GPU or for memorization, else 1,024: on a CPU more is no faster and takes more memory."""
     head_chunk: int = Field(default=1024, ge=1)
-    """Positions whose logits are computed at one time. On a GPU, and for ``top_k``, memory is about this many times the
-    vocabulary times 4 bytes; else the vocabulary too is taken in parts."""
+    """Positions whose logits are computed at one time. On a GPU memory is about this many times the vocabulary times 4
+    bytes; on a CPU the vocabulary too is taken in parts, or for ``top_k`` fewer positions."""
     mem_prompt: int = Field(default=32, ge=1)
     """M: tokens of prompt of the memorization score (Biderman et al. 2023: 32)."""
     mem_continuation: int = Field(default=32, ge=1)

@@ -83,6 +83,8 @@ def _check_tokens(case: dict[str, Any], logits: Any, tolerance: float) -> None:
     from corpusmill.pruning.running_scores import lowest_argmax
 
     tokens = one_exp(logits.clone(), torch.tensor(case["labels"]))
+    assert tokens.nll is not None, "one_exp gave no NLL"
+    assert tokens.el2n is not None, "one_exp gave no EL2N"
     _close("token_nll", tokens.nll.tolist(), case["token_nll"], tolerance)
     _close("token_el2n", tokens.el2n.tolist(), case["token_el2n"], tolerance)
     _equal("token_greedy_match", tokens.hit.tolist(), case["token_greedy_match"])

@@ -17,7 +17,7 @@ from corpusmill.pruning.running_scores import Wanted
 from corpusmill.pruning.windows import Window
 
 LARGE_BUDGET = 16_384
-CPU_BUDGET = 2_048
+CPU_BUDGET = 1_024
 
 
 @dataclass(frozen=True)
