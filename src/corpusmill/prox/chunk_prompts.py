@@ -37,8 +37,8 @@ class ChunkPrompts:
             return []
         lines = text.split("\n")
         shown = (line[: self.max_line] for line in lines)  # a longer line is never sent: its prompt is too long
-        numbered = [replace_surrogates(number_line(number, line))[0] for number, line in enumerate(shown)]
-        ids = self.tokenizer.encode_batch(numbered)
+        readable = shown if _is_readable(text) else (replace_surrogates(line)[0] for line in shown)
+        ids = self.tokenizer.encode_batch([number_line(number, line) for number, line in enumerate(readable)])
         chunks = split_lines(lines, [len(line) + 1 for line in ids], self.config.window_tokens)
         return [EncodedChunk(c.first_line, c.lines, tuple(ids[c.first_line : c.last_line + 1])) for c in chunks]
 
@@ -63,3 +63,11 @@ class ChunkPrompts:
         """
         limit = self.config.max_prompt_tokens if context is None else min(self.config.max_prompt_tokens, context - 1)
         return len(ids) <= limit and all(len(line) <= self.max_line for line in chunk.lines)
+
+
+def _is_readable(text: str) -> bool:
+    """Returns whether a text has no lone surrogate; one look at the page instead of one at every line."""
+    try:
+        return text.isascii() or bool(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False

@@ -73,8 +73,9 @@ def _sentencepiece(path: Path) -> RefinerTokenizer:
 
     pieces = [model.id_to_piece(index) for index in range(n_vocab)]
     by_rank = all(model.get_score(index).is_integer() for index in range(n_vocab))
-    words = word_ids(model.encode, pieces) if by_rank else None  # sums of log-odds round by what stands in front
-    encode_batch = _by_sentencepiece(model) if words is None else words.encode_batch
+    encode_many = _by_sentencepiece(model)
+    words = word_ids(encode_many, pieces) if by_rank else None  # sums of log-odds round by what stands in front
+    encode_batch = encode_many if words is None else words.encode_batch
     encoder = PromptEncoder(
         encode_batch=encode_batch,
         bos=_named(model.bos_id()),

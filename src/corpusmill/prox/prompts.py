@@ -138,30 +138,42 @@ class PromptEncoder:
 
     def _assembled(self, line_ids: list[list[int]]) -> list[int] | None:
         """Returns the prompt from ids of its lines, None where this vocabulary does not allow it."""
-        newline, bracket, marked = self.newline, self.plain_bracket, self.marked_bracket
-        if newline is None or bracket is None or marked is None:
+        if self.newline is None:
             return None
-        head, closing = self._chunk_frame
-        ids = list(head)
-        for line in (*line_ids, closing):
-            if not line or line[0] != marked:
+        head, marked, plain, closing = self._chunk_frame
+        ids, n = list(head), len(marked)
+        for line in line_ids:
+            if line[:n] != marked:
                 return None
-            ids += (newline, bracket)
-            ids += line[1:]
-        return ids + self._tail
+            ids += plain
+            ids += line[n:]
+        return ids + closing
 
     @cached_property
     def _tail(self) -> list[int]:
         return self.encode(_TAIL.strip())
 
     @cached_property
-    def _chunk_frame(self) -> tuple[list[int], list[int]]:
-        """Ids of everything in front of a chunk's lines, and of the tag behind them."""
-        return self.encode(f"[INST] {_SYSTEM_BLOCK}[doc]"), self.encode("[/doc]")
+    def _chunk_frame(self) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Ids around a chunk's lines.
+
+        These are: everything in front of the lines; the bracket that begins a line encoded alone; the line feed and
+        bracket that stand for it in a prompt; everything behind the lines.
+        """
+        head = self.encode(f"[INST] {_SYSTEM_BLOCK}[doc]")
+        return head, self.encode("["), self._behind_line("\n["), self._behind_line(f"\n[/doc]{_TAIL}")
+
+    def _behind_line(self, text: str) -> list[int]:
+        """Returns the ids of a text that begins with a line feed, as they are behind another line."""
+        ids = self.encode(text)
+        return ids[ids.index(self.newline) :] if self.newline in ids else ids
 
     def assembles(self) -> bool:
         """Returns whether ids of lines put together equal the ids of the whole prompt, on probes with hard places."""
         lines = ("Home | a  b", "", "  two blanks", "[x] 12,345 \u4f60\u597d </s>", "tab\tend ", "a" * 50)
-        chunk = Chunk(998, lines)
-        assembled = self._assembled([self.encode(line) for line in chunk.numbered()])
-        return assembled == self.encode(render_prompt(render_chunk(chunk)))
+        for first in (0, *range(98, 1000, 100)):  # a vocabulary may join the bracket to some digits
+            chunk = Chunk(first, lines)
+            assembled = self._assembled([self.encode(line) for line in chunk.numbered()])
+            if assembled is None or assembled != self.encode(render_prompt(render_chunk(chunk))):
+                return False
+        return True

@@ -42,7 +42,10 @@ def trained(**settings):
 
 
 def words_of(model):
-    return word_ids(model.encode, [model.id_to_piece(i) for i in range(model.get_piece_size())])
+    return word_ids(
+        lambda some: [model.encode(text) for text in some],
+        [model.id_to_piece(i) for i in range(model.get_piece_size())],
+    )
 
 
 def texts(n):
@@ -90,13 +93,18 @@ def test_a_unigram_vocabulary_is_left_to_sentencepiece_for_its_ties_break_by_rou
 def test_the_table_stays_bounded():
     model = trained()
     words = words_of(model)
-    text = " ".join(str(n) for n in range(1000)) + " " + " ".join(chr(0x4E00 + n) for n in range(20_000))
-    for shift in range(6):
-        words.encode("".join(chr(ord(c) + 1000 * shift) if c > "\u4dff" else c for c in text))
-    assert len(words.table) <= MAX_WORDS
+    for part in range(2):
+        some = range(part * 40_000, (part + 1) * 40_000)
+        text = " ".join(chr(0x4E00 + n // 300) + chr(0x4E00 + n % 300) for n in some) + " 1\n river"
+        words.encode(text)
+        assert len(words.table.recent) <= MAX_WORDS
+        assert len(words.table.older) <= MAX_WORDS
+    assert words.table.older, "else the table was never full"
+    for again in (" the river \n7 ", text[:900]):
+        assert words.encode(again) == model.encode(again)
     long = "x" * 100_000
     assert words.encode(long) == model.encode(long)
-    assert all(len(word) < 100 for word in words.table)
+    assert all(len(word) < 100 for word in words.table.recent)
 
 
 @pytest.mark.parametrize("style", ["compat", "sft"])
