@@ -1,26 +1,18 @@
 """The chunk stage over any causal language model of transformers, from a local folder or a hub id."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from corpusmill.batches import replace_surrogates
 from corpusmill.prox.causal_model import CausalModel, fetched_model
-from corpusmill.prox.chunking import Chunk, number_line, split_lines
+from corpusmill.prox.chunk_prompts import ChunkPrompts
+from corpusmill.prox.chunking import Chunk
 from corpusmill.prox.config import ChunkRefinementConfig
 from corpusmill.prox.decoding_row import Decoded, Decoding
 from corpusmill.prox.failures import error_reason
 from corpusmill.prox.greedy_decoding import decode
 from corpusmill.prox.program_execution import LOOPED
 from corpusmill.prox.program_grammar import ChunkGrammar
-from corpusmill.prox.prompts import CHARACTERS_PER_ID
 from corpusmill.prox.refiner import TOO_LONG_PROMPT, ChunkOutput
-
-
-@dataclass(frozen=True)
-class EncodedChunk(Chunk):
-    """A window of lines with the ids of each numbered line, so that no line is encoded twice."""
-
-    line_ids: tuple[list[int], ...] = ()
 
 
 class TransformersChunkRefiner:
@@ -36,19 +28,11 @@ class TransformersChunkRefiner:
         self.model_id, self.fingerprint = resolved.model_id, resolved.fingerprint
         self.config = config
         self.causal = CausalModel(folder, config)
-        self.assembles = self.causal.tokenizer.encoder.assembles()
-        self.max_line = config.max_prompt_tokens * CHARACTERS_PER_ID
+        self.prompts = ChunkPrompts(self.causal.tokenizer, config)
 
     def split(self, text: str) -> list[Chunk]:
         """Returns windows of at most ``window_tokens`` ids, each line counted with its number and one BOS."""
-        if not text:
-            return []
-        lines = text.split("\n")
-        shown = (line[: self.max_line] for line in lines)  # a longer line is never sent: its prompt is too long
-        numbered = [replace_surrogates(number_line(number, line))[0] for number, line in enumerate(shown)]
-        ids = self.causal.tokenizer.encode_batch(numbered)
-        chunks = split_lines(lines, [len(line) + 1 for line in ids], self.config.window_tokens)
-        return [EncodedChunk(c.first_line, c.lines, tuple(ids[c.first_line : c.last_line + 1])) for c in chunks]
+        return self.prompts.split(text)
 
     def write_programs(self, chunks: Sequence[Chunk]) -> list[ChunkOutput]:
         """Returns one output for each chunk, in order; a prompt over the limit is not sent.
@@ -57,8 +41,8 @@ class TransformersChunkRefiner:
         chunk that does not fit into memory even alone is ``error.<what>``. Lines of more than 64 characters per prompt
         id are counted up to there only.
         """
-        prompts = [self._prompt_ids(chunk) for chunk in chunks]
-        sent = [i for i, ids in enumerate(prompts) if self._fits(len(ids)) and not self._clipped(chunks[i])]
+        prompts = [self.prompts.ids(chunk) for chunk in chunks]
+        sent = [i for i, ids in enumerate(prompts) if self.prompts.fits(chunks[i], ids, self.causal.context)]
         settings = Decoding(self.config.max_new_tokens, self.config.drafting, self.config.stops_loops)
         grammars = [ChunkGrammar(chunks[index]) for index in sent] if self.config.is_constrained else None
         written = decode(self.causal, [prompts[index] for index in sent], settings, grammars)
@@ -77,19 +61,6 @@ class TransformersChunkRefiner:
         if decoded.looped:  # the last token may reach into the call that was cut
             return ChunkOutput(text[: text.rfind(")") + 1] or text, n_prompt, decoded.truncated, LOOPED)
         return ChunkOutput(text, n_prompt, decoded.truncated)
-
-    def _prompt_ids(self, chunk: Chunk) -> list[int]:
-        ids = list(chunk.line_ids) if self.assembles and isinstance(chunk, EncodedChunk) else None
-        if ids is None:
-            lines = (replace_surrogates(line[: self.max_line])[0] for line in chunk.lines)
-            chunk = Chunk(chunk.first_line, tuple(lines))
-        return self.causal.tokenizer.encoder.chunk_ids(ids, chunk, self.config.prompt_ids)
-
-    def _clipped(self, chunk: Chunk) -> bool:
-        return any(len(line) > self.max_line for line in chunk.lines)
-
-    def _fits(self, n_prompt: int) -> bool:
-        return n_prompt <= self.config.max_prompt_tokens and self.causal.room(n_prompt, 1) >= 1
 
     def _decode(self, ids: list[int]) -> str:
         return replace_surrogates(self.causal.tokenizer.decode(ids))[0].strip(" ")

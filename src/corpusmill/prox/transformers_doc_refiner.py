@@ -13,6 +13,7 @@ from corpusmill.modeling.halving import halving
 from corpusmill.modeling.packed_prefill import last_logits, plan_prefill
 from corpusmill.prox.causal_model import CausalModel, fetched_model
 from corpusmill.prox.config import DocRefinementConfig
+from corpusmill.prox.decision_tokens import decided_call
 from corpusmill.prox.greedy_decoding import greedy
 from corpusmill.prox.program_execution import decide_document
 from corpusmill.prox.refiner import DocDecision
@@ -147,14 +148,9 @@ class TransformersDocRefiner:
 
     def _call(self, first: FirstToken | None, cut: bool) -> str | None:
         """Returns the call for which a decision token stands, by the threshold if set; None where text must decide."""
-        if first is None or self.decision_ids is None or first.token not in self.decision_ids:
+        if first is None or self.decision_ids is None:
             return None
-        if self.config.threshold is not None:
-            return "drop_doc()" if first.share >= self.config.threshold else "keep_doc()"
-        if first.token == self.decision_ids[0]:
-            return "drop_doc()"
-        official = self.config.execution_mode == "compat" and self.config.prompt_ids == "compat"
-        return None if cut and official else "keep_doc()"
+        return decided_call(self.config, self.decision_ids, first.token, first.share, cut=cut)
 
     def _text(self, ids: list[int]) -> str:
         return replace_surrogates(self.causal.tokenizer.decode(ids))[0].strip(" ")
