@@ -108,7 +108,7 @@ class ReferenceConfig(StageConfig):
     """A reference model: trained here (size, corpus, checkpoint and seeds are axes), or an existing one."""
 
     model: str | None = None
-    """Existing model: folder, hub id, or ``bundled:NAME``; None trains one."""
+    """Existing model: folder, hub id, ``bundled:NAME`` or ``registered:NAME@VERSION``; None trains one."""
     revision: str | None = None
     """Commit of a hub model."""
     corpus: Literal["crawl", "clean", "pool"] = "crawl"
@@ -167,7 +167,7 @@ class StudentConfig(StageConfig):
     preset: str = "tiny"
     """Size of a ``gpt`` from scratch, one of `corpusmill.modeling.decoder_shapes.PRESETS`."""
     base: str | None = None
-    """Continue from this model (folder, hub id, ``bundled:NAME``) with its own tokenizer; None: from scratch."""
+    """Continue from this model (named as a reference's ``model``) with its own tokenizer; None: from scratch."""
     steps: Annotated[int, Field(ge=1)] = 1000
     """Optimiser steps, the same for every arm, so that a smaller corpus is seen more often."""
     batch_size: Annotated[int, Field(ge=1)] = 16

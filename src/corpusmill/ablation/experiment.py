@@ -274,16 +274,17 @@ def _check_presets(recipe: AblationRecipe) -> None:
 
 def _model_digests(recipe: AblationRecipe) -> dict[str, str]:
     """Returns what identifies the bytes of every model that the recipe names, so that a changed one is noticed."""
-    from corpusmill.modeling.load import model_folder, model_sha256
+    from corpusmill.ablation.existing_models import model_place
+    from corpusmill.modeling.load import model_sha256
     from corpusmill.runner.alone import configured
 
     out: dict[str, str] = {}
     for name, reference in recipe.references.items():
         if reference.model is not None:
-            out[f"reference:{name}"] = model_sha256(model_folder(reference.model, reference.revision))
+            out[f"reference:{name}"] = model_sha256(model_place(reference.model, reference.revision))
     for name, student in recipe.students.items():
         if student.base is not None:
-            out[f"student:{name}"] = model_sha256(model_folder(student.base))
+            out[f"student:{name}"] = model_sha256(model_place(student.base))
     for name, steps in recipe.corpora.items():
         identities = [configured(stage, settings)[1] for step in steps for stage, settings in step.items()]
         out[f"arm:{name}"] = fingerprint(identities)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpusmill.ablation.config import ReferenceConfig
+from corpusmill.ablation.existing_models import model_place
 from corpusmill.ablation.pool import Unit, read_part, read_units, write_table
 from corpusmill.errors import ModelError
 from corpusmill.modeling.flops import inference_flops, model_from_config, n_without_embeddings, training_flops
@@ -40,10 +41,10 @@ def train_references(
     Raises:
         ModelError: There is no text of the wanted corpus.
     """
-    from corpusmill.modeling.load import choose_device, model_folder
+    from corpusmill.modeling.load import choose_device
 
     if config.model is not None:
-        return [model_folder(config.model, config.revision)]
+        return [model_place(config.model, config.revision)]
     part = {"crawl": "reference", "clean": "clean", "pool": "pool"}[config.corpus]
     places = []
     for seed in config.seeds:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from corpusmill.ablation.config import StudentConfig
+from corpusmill.ablation.existing_models import model_place
 from corpusmill.ablation.trigram import TrigramModel
 from corpusmill.errors import ModelError
 from corpusmill.pruning.reference_tokenizer import EOD
@@ -207,10 +208,11 @@ def _new_network(config: StudentConfig, seed: int, pool: Path) -> tuple[Any, Enc
 
         encoder = _BpeEncoder(pool / "tokenizer.json")
         return new_model(config.preset, encoder.n_vocab, encoder.eod, seed).to(device), encoder, encoder.eod
-    tokenizer = load_tokenizer(config.base)
+    folder = str(model_place(config.base))
+    tokenizer = load_tokenizer(folder)
     if tokenizer.eod_id is None:
         raise ModelError(f"base {config.base!r} names no end-of-document token; expected eos_token_id in config.json")
-    return load_causal_lm(config.base, device=device), tokenizer, tokenizer.eod_id
+    return load_causal_lm(folder, device=device), tokenizer, tokenizer.eod_id
 
 
 def encode_tests(tokenizer: Encoder, tests: dict[str, list[str]]) -> dict[str, TestSet]:

@@ -1,17 +1,22 @@
-"""A pool from a lakehouse table: its rows, the commit it was read at, and a partition that is not there."""
+"""Ablations on a lakehouse: a pool from a table with the commit it was read at, and a registered reference model."""
 
+import dataclasses
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
+from corpusmill.ablation import experiment
 from corpusmill.ablation.config import PoolConfig
 from corpusmill.ablation.pool import split_pool
 from corpusmill.ablation.sources import pool_documents, source_content
 from corpusmill.errors import ConfigError
+from corpusmill.modeling.load import model_folder
 from corpusmill.refiner_recipe import parse_refiner_recipe
 from corpusmill.runner import chain
 from corpusmill.runner.building.plan import SEEDS_TABLE, plan_build
 from corpusmill.runner.building.sampling import sample_seed
+from corpusmill.runner.model_registry import register_model, store_model
 from corpusmill.runner.open_lakehouse import open_lakehouse
 
 pytestmark = pytest.mark.integration
@@ -48,6 +53,27 @@ def test_a_pool_is_read_from_a_table_and_its_key_follows_the_commits(sampled):
     assert len(parts["pool"]) + len(parts["reference"]) + len(parts["test_crawl"]) == 20
     sampled(30)
     assert source_content(pool) != before
+
+
+def test_a_registered_model_scores_a_pool_and_is_named_by_its_content(home, tmp_path):
+    chain.initialise(["demo"])
+    lake = open_lakehouse()
+    stored = store_model(lake, "clean", model_folder("bundled:reference_lm"))
+    model = dataclasses.replace(stored, kind="reference-model", quality="{}")
+    register_model(lake, model, "run-1")
+    recipe = {
+        "name": "registered",
+        "pool": {"files": ["bundled:texts"], "noise": {}, "max_documents": 9},
+        "references": {"clean": {"model": model.reference}, "bundled": {"model": "bundled:reference_lm"}},
+        "scores": [{"references": ["clean", "bundled"], "which": ["bottom"]}],
+    }
+    plan = experiment.prepare(recipe, str(tmp_path / "out"), lambda _: None)["plan"]
+    found = [experiment.score(plan, name, lambda _: None) for name in ("clean", "bundled")]
+    assert found[0]["n_units"] == found[1]["n_units"] > 0
+    loaded = experiment.load_plan(plan)
+    assert loaded.content["reference:clean"] == loaded.content["reference:bundled"]
+    tables = [pq.read_table(loaded.scores(name)) for name in ("clean", "bundled")]
+    assert tables[0].equals(tables[1])
 
 
 def test_a_partition_that_is_not_there_is_told(sampled):
