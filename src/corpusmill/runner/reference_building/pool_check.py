@@ -1,4 +1,4 @@
-"""Checks the reference models of a score stage against the crawl that they are to score, before any of them runs."""
+"""Checks the reference model of a score stage against the crawl that it is to score, before it runs."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from corpusmill.pruning.reference_fit import pool_conflicts
 from corpusmill.runner.model_registry import REGISTERED, find_model
 
 
-def check_score_models(
+def check_score_model(
     lake: Lakehouse,
     model: str,
     crawl: str,

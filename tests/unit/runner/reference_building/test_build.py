@@ -21,7 +21,7 @@ from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.reference_building import chain
 from corpusmill.runner.reference_building.corpus import CorpusReader
 from corpusmill.runner.reference_building.plan import plan_reference_model
-from corpusmill.runner.reference_building.pool_check import check_score_models
+from corpusmill.runner.reference_building.pool_check import check_score_model
 from corpusmill.runner.reference_building.registration import ReferenceGateError
 from corpusmill.runner.whole_crawl import commit_rows
 from corpusmill.schema import MODELS
@@ -211,12 +211,12 @@ def test_a_model_is_refused_for_the_pool_it_was_trained_on(lake):
     assert data["snapshot"] == lake.table("demo.corpus").snapshot_id()
     assert (data["crawls"], data["part"]) == ([CRAWL], "reserved")
     said = []
-    check_score_models(lake, made["model"], CRAWL, ("perplexity",), warn=said.append)
+    check_score_model(lake, made["model"], CRAWL, ("perplexity",), warn=said.append)
     assert "trained on 1/2 of the documents" in said[0]
-    check_score_models(
+    check_score_model(
         lake, made["model"], CRAWL, ("perplexity",), warn=pytest.fail, pool_split=CorpusSplit(Fraction("1/2"))
     )
-    check_score_models(lake, "bundled:reference_lm", CRAWL, ("perplexity",), warn=pytest.fail)
+    check_score_model(lake, "bundled:reference_lm", CRAWL, ("perplexity",), warn=pytest.fail)
     with pytest.raises(ConfigError, match="cannot have memorized it"):
-        check_score_models(lake, made["model"], CRAWL, ("memorization",), warn=said.append)
+        check_score_model(lake, made["model"], CRAWL, ("memorization",), warn=said.append)
     assert set(MODELS.schema.names) >= {"training_data", "quality"}
