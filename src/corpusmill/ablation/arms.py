@@ -39,12 +39,10 @@ class Arm:
     steps: tuple[tuple[str, dict[str, Any]], ...] = ()
 
     def selection(self, seed: int) -> SelectionConfig:
-        """Returns the selection of a ``random`` or ``score`` arm."""
+        """Returns the selection of a ``random`` or ``score`` arm; the seed draws random arms, scores are drawn once."""
         if self.kind == "random":
             return SelectionConfig(column="random", fraction=self.fraction, which="bottom", seed=seed)
-        return SelectionConfig.load(
-            {"column": self.column, "fraction": self.fraction, "which": self.which, "seed": seed}
-        )
+        return SelectionConfig.load({"column": self.column, "fraction": self.fraction, "which": self.which})
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def corpus_of(
     Args:
         arm: The arm.
         config: Settings of the pool: what stages leave is cut in the same units as what selections choose from.
-        seed: Of a random arm's draw and of ties.
+        seed: Of a random arm's draw.
         pool: Folder of the prepared pool.
         scores: Score file of the arm's reference, with a record of its cost beside it (``.json``).
         cache: Parquet file for the output of stages.
