@@ -197,6 +197,20 @@ def test_a_child_killed_midway_is_a_transient_error_and_a_second_one_finishes_th
     assert child(uri, "refine_chunks", shard).run(lines.append)["skipped"]
 
 
+def test_a_second_child_goes_on_behind_the_programs_that_the_killed_one_had_written(home, recipe, models):
+    parts = {stage: {**part, "reuse_stored": True} for stage, part in models.items()}
+    uri, [shard] = prepared(recipe("resumed", shards={"max_shards": 1}, **parts), "resumed")
+    chain.run_shard(uri, "refine_documents", shard)
+    chain.commit(uri, "refine_documents")
+    victim = child(uri, "refine_chunks", shard)
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        victim.run(lambda line: victim.kill() if "file 1 of 2" in line else None)
+    second = child(uri, "refine_chunks", shard).run(lambda line: None)["metrics"]
+    assert second["reused_cache"] >= 5
+    assert second["model_calls"] >= 1, "the killed child had not seen the second file"
+    assert second["model_calls"] + second["reused_cache"] == second["chunks"]
+
+
 def test_a_task_process_whose_children_load_models_never_imports_torch(home, recipe, models):
     uri, shards = prepared(recipe("driven", **models), "driven")
     command = [sys.executable, "-c", DRIVER, uri, "refine_documents", *shards]
