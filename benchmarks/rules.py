@@ -13,6 +13,7 @@ The last line is JSON; decisions, reasons and rewritten texts that differ from d
 import argparse
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import statistics
@@ -165,7 +166,7 @@ def main() -> None:
         texts = json.loads(options.texts.read_text())
         print(json.dumps(run_ours(texts) if options.side == OURS else run_peer(texts)))
         return
-    texts = list(pages(options.warc))[: options.pages]
+    texts = list(itertools.islice(pages(options.warc), options.pages))
     print(f"{len(texts)} English pages, {sum(len(text.encode()) for text in texts) / 1e6:.1f} MB")
     print(json.dumps(compare(texts, options.rounds)))
 

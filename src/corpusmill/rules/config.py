@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from corpusmill.config import StageConfig
+from corpusmill.config import StageConfig, fingerprint
 from corpusmill.rules.presets import Preset, resolve_preset
 
 
@@ -69,6 +69,14 @@ class RulesConfig(StageConfig):
     """Mask e-mail and public IPv4 addresses in kept text. Source: FineWeb, arXiv 2406.17557, section 3.7."""
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of documents on which a rule may fail before the shard fails."""
+
+    engine: Literal["python", "compiled"] = "python"
+    """How the rules are measured: by their Python definitions, or by kernels that give the same values, decisions and
+    texts many times faster. No part of the fingerprint, because no output depends on it."""
+
+    def fingerprint(self) -> str:
+        """Returns 16 hex digits over all fields but ``engine``."""
+        return fingerprint(self.model_dump(mode="json", exclude={"engine"}))
 
     @model_validator(mode="after")
     def _preset_exists(self) -> Self:

@@ -6,9 +6,9 @@ first failing rule.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,10 +17,14 @@ from corpusmill.rules import bad_words, c4, fineweb, gopher_quality, gopher_repe
 from corpusmill.rules.config import RulesConfig
 from corpusmill.rules.decision import Decision, decide_with
 from corpusmill.rules.language import ENGLISH, UNKNOWN_LANGUAGE, Identified, LanguageIdentifier
+from corpusmill.rules.presets import Preset
 from corpusmill.rules.segment import Segmenter, Words
 from corpusmill.rules.url import UrlRules, load_url_rules
 from corpusmill.schema import DOCUMENTS, RULE_MEASURES, text_digest
 from corpusmill.stage import StageOutput
+
+if TYPE_CHECKING:
+    from corpusmill.rules.compiled.engine import CompiledRules
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +86,7 @@ class CleanStage:
             "c4": self._measure_c4,
             "fineweb": self._measure_fineweb,
         }
+        self._compiled = _compiled_rules(config, self._preset)
         self._ready = True
 
     def process(self, batch: pa.Table) -> StageOutput:
@@ -90,8 +95,9 @@ class CleanStage:
             self.setup()
         kept: list[dict[str, Any]] = []
         removed: list[dict[str, Any]] = []
-        for page in batch.select(list(self.input_columns)).to_pylist():
-            row = self._document(page)
+        pages = batch.select(list(self.input_columns)).to_pylist()
+        for page, document in zip(pages, self._measure_all(pages), strict=True):
+            row = self._document(page, document)
             (kept if row["kept"] else removed).append(row)
         metrics = {
             "n_pii": float(sum(row["n_pii"] for row in kept)),
@@ -107,21 +113,54 @@ class CleanStage:
         """Returns every measure of a document and its text as C4 rewrites it; never raises on any text."""
         if not self._ready:
             self.setup()
+        document = self._identify(text, url)
+        self._measure_rule_sets(document)
+        return document
+
+    def _measure_all(self, pages: Sequence[Mapping[str, Any]]) -> list[Measured]:
+        """Returns every measure of each page."""
+        documents = [self._identify(page["text"], page["url"]) for page in pages]
+        if self._compiled is None:
+            for document in documents:
+                self._measure_rule_sets(document)
+        else:
+            self._measure_compiled(documents, self._compiled)
+        return documents
+
+    def _identify(self, text: str, url: str) -> Measured:
+        """Returns a document with what its URL and its language say."""
         document = Measured(text)
         self._guard("url", document, lambda d: self._measure_url(d, url))
         self._guard("language", document, self._measure_language)
+        return document
+
+    def _measure_rule_sets(self, document: Measured) -> None:
+        """Measures by the Python definitions."""
         for rule_set in self._preset.rule_sets:
             if rule_set in self._measurers:
                 self._guard(rule_set, document, self._measurers[rule_set])
-        return document
+
+    def _measure_compiled(self, documents: Sequence[Measured], rules: "CompiledRules") -> None:
+        """Measures by kernels, and by the Python definitions where a document is not for them."""
+        texts = pa.array([document.text for document in documents], pa.large_string())
+        rest = iter(documents)
+        for group in rules.measure(texts, [self._is_english(document) for document in documents]):
+            for k, usable in enumerate(group.usable):
+                document = next(rest)
+                if not usable:
+                    self._measure_rule_sets(document)
+                    continue
+                document.measures.update(group.measures(k))
+                document.text = group.text(k)
+                if "c4" in self._preset.rule_sets:
+                    self._guard("c4", document, self._measure_bad_words)
 
     def decide(self, measures: Mapping[str, Any]) -> Decision:
         """Returns the decision on stored measures under this stage's settings; see `corpusmill.rules.decision`."""
         return decide_with(measures, self.config, self._preset)
 
-    def _document(self, page: dict[str, Any]) -> dict[str, Any]:
-        """Returns the row of one page."""
-        document = self.measure(page["text"], page["url"])
+    def _document(self, page: dict[str, Any], document: Measured) -> dict[str, Any]:
+        """Returns the row of one page that was measured."""
         language = {"language": document.identified.language, "language_score": document.identified.score}
         decision = self.decide({**document.measures, **language})
         n_pii = 0
@@ -201,6 +240,9 @@ class CleanStage:
             document.measures.update(rewritten.measures)
             if rewritten.text != document.text:
                 document.text, document.words = rewritten.text, None
+        self._measure_bad_words(document)
+
+    def _measure_bad_words(self, document: Measured) -> None:
         if self._bad_words:
             pattern = self._bad_words.get(document.identified.language or "")
             document.measures.update(bad_words.measure(document.text, pattern))
@@ -212,3 +254,27 @@ class CleanStage:
                 len(document.words.words) if document.words is not None else self._segmenter.n_words(document.text)
             )
             document.measures.update(fineweb.word_measures(document.text, n_words))
+
+
+_COMPILED_SETS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+
+
+def _compiled_rules(config: RulesConfig, preset: Preset) -> "CompiledRules | None":
+    """Returns the kernels, or None where the Python definitions measure.
+
+    They do if the settings say so, where the preset has no text rules, and where its rule sets stand in an order in
+    which C4 would rewrite the text of other rule sets than FineWeb's.
+    """
+    rule_sets = [name for name in preset.rule_sets if name in _COMPILED_SETS]
+    late = {"c4", "fineweb"}
+    in_order = sorted(rule_sets, key=lambda name: (name in late, name if name in late else "")) == rule_sets
+    if config.engine == "python" or not rule_sets or not in_order:
+        return None
+    from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
+    from corpusmill.rules.compiled.engine import CompiledRules
+    from corpusmill.rules.compiled.stored_lexicon import load_shipped
+    from corpusmill.rules.english_tokens import EnglishTokenizer
+
+    lexicon = ChunkLexicon(EnglishTokenizer())
+    load_shipped(lexicon)
+    return CompiledRules(rule_sets, preset.c4_lines, lexicon)

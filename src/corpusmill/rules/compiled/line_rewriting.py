@@ -84,7 +84,7 @@ class LineSettings(NamedTuple):
     Attributes:
         switches: See `CITATIONS` and so on, (4,).
         limits: See `MAX_WORD_LENGTH`, (2,).
-        digits: Sorted code points decimal digit beyond ASCII.
+        digits: Sorted decimal digits beyond ASCII, as code points.
         phrases: The automaton.
     """
 
