@@ -89,6 +89,19 @@ def test_an_end_of_document_prefix_scores_every_token(tiny_folder):
     assert single["n_scored"] == 1
 
 
+def test_documents_of_several_groups_keep_their_order_and_their_scores(tiny_folder):
+    words = TEXTS[1].split()
+    texts = [" ".join(words[i % 9 : i % 9 + 2 + i % 7]) for i in range(100)]
+    stage = stage_for(tiny_folder)
+    together = stage.process(batch_of(texts)).kept
+    assert together.column("doc_id").to_pylist() == [f"d{i}" for i in range(100)]
+    again = [stage.process(batch_of(texts[i : i + 20])).kept for i in range(0, 100, 20)]
+    for name in ("nll_sum", "el2n_sum"):
+        apart = [value for table in again for value in table.column(name).to_pylist()]
+        assert together.column(name).to_pylist() == pytest.approx(apart, rel=1e-5)
+    assert together.column("n_tokens").to_pylist() == [n for t in again for n in t.column("n_tokens").to_pylist()]
+
+
 @pytest.mark.parametrize("settings", [{"token_budget": 64}, {"token_budget": 500}, {"head_chunk": 3}])
 def test_scores_do_not_depend_on_the_batches_or_on_the_order_of_documents(tiny_folder, settings):
     texts = [TEXTS[0], TEXTS[1], TEXTS[5]] + [TEXTS[0][:n] for n in range(5, 45, 7)]
