@@ -75,8 +75,8 @@ def _add_build(commands: Any, say: Say, out: Say) -> None:
 
 def _build(parsed: argparse.Namespace, say: Say, out: Say) -> int:
     if parsed.recipe is not None:
-        if given := [f"--{name}" for name in _WITHOUT_RECIPE if getattr(parsed, name) is not None]:
-            raise ConfigError(f"{', '.join(given)} beside --recipe {str(parsed.recipe)!r}: the recipe says it; edit it")
+        if unused := [f"--{name}" for name in _WITHOUT_RECIPE if getattr(parsed, name) is not None]:
+            raise ConfigError(f"{', '.join(unused)} beside --recipe {str(parsed.recipe)!r}: the recipe says that")
         return _build_by_recipe(parsed.recipe, say, out)
     missing = [f"--{name}" for name in ("kind", "train", "dev", "out") if getattr(parsed, name) is None]
     if missing:

@@ -63,6 +63,12 @@ def test_every_source_file_is_in_the_wheel_and_nothing_compiled(names):
     assert {"corpusmill/py.typed", "corpusmill_operators/py.typed"} <= set(names)
 
 
+def test_the_prompts_of_annotation_travel_with_the_package(names):
+    texts = {path.name for path in (REPOSITORY / "src/corpusmill/prox/prompt_texts").glob("*.txt")}
+    assert len(texts) == 9
+    assert {f"corpusmill/prox/prompt_texts/{name}" for name in texts} <= set(names)
+
+
 def test_the_demo_crawls_and_models_travel_with_the_package(names):
     assert "corpusmill/demo/crawls/collinfo.json" in names
     assert any(name.startswith("corpusmill/demo/crawls/crawl-data/") and name.endswith(".warc.gz") for name in names)

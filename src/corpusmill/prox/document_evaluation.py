@@ -34,7 +34,7 @@ def holds_documents(path: Path) -> bool:
     Raises:
         PermanentDataError: The file cannot be read as JSON lines.
     """
-    row = next(read_json_lines(path, JUDGED_ROW), (0, {}))[1]
+    _, row = next(read_json_lines(path, JUDGED_ROW), (0, None))
     return isinstance(row, dict) and "text" in row and ("label" in row or "decision" in row)
 
 

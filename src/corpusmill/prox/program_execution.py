@@ -181,8 +181,7 @@ def decide_document(output: str, mode: Mode) -> tuple[bool, str]:
 class _Edit:
     """A document being edited: its lines, which of them go, and what was done."""
 
-    acts_on_document = False
-    """Whether every `normalize` reads the whole document."""
+    acts_on_document = False  # whether every `normalize` reads the whole document
 
     def __init__(self, text: str) -> None:
         self.lines = text.split("\n")
