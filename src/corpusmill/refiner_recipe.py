@@ -88,7 +88,8 @@ class TrainConfig(StageConfig):
     """``labeller``: a logit a line; ``program-writer``: a small decoder over lines; ``program-model``: a causal
     language model that reads the prompt and writes the program as text, the paper's kind."""
     base: str = "new:tiny"
-    """For ``program-model``: folder or hub id of a causal language model, or ``new:PRESET``."""
+    """For ``program-model``: hub id or folder (``./`` is the recipe's own) of a causal language model, or
+    ``new:PRESET``."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Training time; exactly one of ``minutes`` and ``steps``."""
     steps: Annotated[int, Field(ge=1)] | None = None
@@ -184,6 +185,9 @@ def _beside(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
             **({"files": [place(name) for name in files]} if isinstance(files, list) else {}),
             **({"base": place(seed["base"])} if "base" in seed else {}),
         }
+    train = out.get("train")
+    if isinstance(train, dict) and str(train.get("base", "")).startswith(("./", "../", "~", "$")):  # else a hub id
+        out["train"] = {**train, "base": place(train["base"])}
     if out.get("evaluate"):
         out["evaluate"] = place(out["evaluate"])
     return out

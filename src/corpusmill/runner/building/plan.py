@@ -13,6 +13,7 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.epochs import take_epoch
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.shards import RunToken
+from corpusmill.prox.refiner import folder_digest, local_place
 from corpusmill.refiner_recipe import RefinerRecipe, SeedConfig, parse_refiner_recipe
 from corpusmill.runner.plan import resolve_base
 from corpusmill.runner.records import read_record, record_uri, write_record
@@ -76,12 +77,17 @@ def plan_build(lake: Lakehouse, recipe: RefinerRecipe, run_id: str) -> BuildPlan
     """Identifies the build, takes its next epoch and stores the plan.
 
     Raises:
-        ConfigError: What the recipe samples does not exist.
+        ConfigError: What the recipe samples or measures on does not exist.
+        ModelError: The folder of its base does not exist.
     """
+    if recipe.evaluate and not Path(recipe.evaluate).is_file():  # told now, not when all is labelled and trained
+        raise ConfigError(f"evaluate={recipe.evaluate!r} is no file; expected labelled pages or judged documents")
     source, content = _sampled_content(lake, recipe.seed)
     method = recipe.model_dump(mode="json", exclude={*_NOT_CONTENT, "seed"})
     sample = recipe.seed.model_dump(mode="json", exclude={"files", "base", "max_shards"})
-    build = fingerprint([method, sample, content])
+    base = local_place(recipe.train.base) if recipe.train.kind == "program-model" else None
+    trained_from = [] if base is None else [folder_digest(base)]
+    build = fingerprint([method, sample, content, *trained_from])
     plan = BuildPlan(
         recipe=recipe.model_dump(mode="json"),
         build=build,

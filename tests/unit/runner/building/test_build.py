@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from corpusmill.errors import ConfigError, PermanentDataError, WorkerDiedError
+from corpusmill.errors import ConfigError, ModelError, PermanentDataError, WorkerDiedError
 from corpusmill.prox.config import ChunkRefinementConfig
 from corpusmill.prox.program_model_folder import chunk_config, read_record
 from corpusmill.prox.refiner import load_chunk_refiner
@@ -83,6 +83,28 @@ def test_a_refiner_below_its_gate_is_not_registered_and_the_message_names_the_fi
     with pytest.raises(GateFailedError, match=r"keep_f1 is .*, expected at least 1\.1; nonsense was not measured"):
         chain.build(recipe(pages, gate={"keep_f1": 1.1, "nonsense": 0.5}), "run-1")
     assert lake.table("ops.models").count(None) == 0
+
+
+def test_what_a_recipe_measures_on_and_starts_from_is_looked_at_before_anything_is_labelled(lake, pages, tmp_path):
+    absent = recipe(pages, evaluate=str(tmp_path / "absent.jsonl"))
+    with pytest.raises(ConfigError, match=r"absent\.jsonl' is no file"):
+        chain.sample(absent, "run-1")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "r.yaml").write_text(
+        "{name: r, seed: {files: [pages.jsonl], min_characters: 1}, labels: {route: gold}, "
+        "train: {kind: program-model, base: ./base, steps: 1}}"
+    )
+    built = load_refiner_recipe(tmp_path / "r.yaml").model_dump(mode="json")
+    assert built["train"]["base"] == str(tmp_path / "base")
+    (tmp_path / "base" / "config.json").write_text("{}")
+    first = chain.sample(built, "run-1")["build"]
+    assert chain.sample(built, "run-2")["build"] == first
+    (tmp_path / "base" / "config.json").write_text("{ }")
+    assert chain.sample(built, "run-3")["build"] != first, "another base is another build"
+    (tmp_path / "base" / "config.json").unlink()
+    (tmp_path / "base").rmdir()
+    with pytest.raises(ModelError, match="does not exist"):
+        chain.sample(built, "run-4")
 
 
 def test_a_build_without_examples_says_what_was_refused(lake, tmp_path):
