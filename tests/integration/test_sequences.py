@@ -188,6 +188,23 @@ def test_an_older_crawl_takes_whole_sequences_back_and_a_run_of_the_newer_one_re
     assert snapshots("backward") == before
 
 
+def test_sequences_are_retracted_without_the_tables_that_they_were_made_of(home, recipe, sequenced):
+    refresh(recipe(**sequenced), NEW, None, quiet)
+    impossible = {"name": "my.no", "kind": "metric_between", "subject": "n_documents", "maximum": 0, "why": "a test"}
+    other = recipe(**sequenced, rules={"preset": "c4", "languages": ["en"]}, validation={"extra_checks": [impossible]})
+    with pytest.raises(ValidationFailedError):
+        refresh(other, NEW, None, quiet)  # its stage tables replace those behind the published sequences
+    before = rows_of("tiny", "corpus_sequences", NEW)
+    report = refresh(recipe(**sequenced), OLD, None, quiet)
+    assert report["retracted"][NEW] > 0
+    left, newer, older = (rows_of("tiny", *place) for place in
+                          (("corpus_sequences", NEW), ("corpus", NEW), ("corpus", OLD)))  # fmt: skip
+    assert 0 < left.num_rows < before.num_rows
+    assert set(left["sequence_id"].to_pylist()) < set(before["sequence_id"].to_pylist())
+    assert owners(left) == set(newer["doc_id"].to_pylist())
+    assert not set(older["dedup_digest"].to_pylist()) & set(newer["dedup_digest"].to_pylist())
+
+
 def run_stages(uri: str, shards: list[str]) -> None:
     """Runs a plan up to the audit."""
 

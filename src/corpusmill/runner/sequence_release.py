@@ -26,12 +26,12 @@ from corpusmill.lakehouse.publish import (
 from corpusmill.lakehouse.publish import publish as publish_branch
 from corpusmill.lakehouse.shards import RunToken
 from corpusmill.lakehouse.table import UnknownRefError
-from corpusmill.pruning.sequence_sums import documents_of, holding
+from corpusmill.pruning.sequence_sums import document_sums, holding
 from corpusmill.runner.assemble_sequences import SPAN_COLUMNS
 from corpusmill.runner.inputs import without
 from corpusmill.runner.plan import RunPlan, sequences_key
 from corpusmill.runner.stage_tables import input_table
-from corpusmill.schema import CORPUS, CORPUS_SEQUENCES
+from corpusmill.schema import CORPUS, CORPUS_SEQUENCES, SCORES
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,18 @@ def remaining_with_sequences(
             out = rows.filter(pc.is_in(rows["dedup_digest"], value_set=taken.combine_chunks()))["doc_id"]
             units = held.rename_columns({"sequence_id": "doc_id"})
             left = without(units, holding(held, out)).rename_columns({"doc_id": "sequence_id"})
-            alive = pa.chunked_array([documents_of(left).combine_chunks()])
-            yield rows.filter(pc.is_in(rows["doc_id"], value_set=alive.combine_chunks())), left
+            yield _owners(rows, left), left
 
     return {"corpus": (rows for rows, _ in pairs()), "corpus_sequences": (left for _, left in pairs())}
+
+
+def _owners(documents: pa.Table, sequences: pa.Table) -> pa.Table:
+    """Returns the rows of the documents that sequences hold a token of, with the number of their tokens in these."""
+    held = document_sums(sequences, SCORES.schema.empty_table())
+    rows = documents.filter(pc.is_in(documents["doc_id"], value_set=held["doc_id"].combine_chunks()))
+    n_tokens = held["n_tokens"].take(pc.index_in(rows["doc_id"], value_set=held["doc_id"].combine_chunks()))
+    place = rows.schema.get_field_index("n_tokens")
+    return rows.set_column(place, rows.schema.field(place), n_tokens)
 
 
 def publish_sequences(lake: Lakehouse, plan: RunPlan, branch: str, tokens: dict[str, RunToken], tag: str) -> int:
