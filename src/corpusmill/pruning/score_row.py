@@ -55,18 +55,15 @@ def measures(unit: Unit, sums: UnitSums, config: ScoringConfig, key: str) -> dic
 
 
 def _scores(sums: UnitSums, config: ScoringConfig) -> dict[str, Any]:
-    found = sums.memorization
-    asked = {
-        "nll_sum": (sums.nll, "perplexity" in config.metrics),
-        "el2n_sum": (sums.el2n, "el2n" in config.metrics),
-        "hits": (sums.hits, set(config.metrics) != {"memorization"}),
-        "top_k_hits": (sums.top_k_hits, "top_k" in config.metrics),
-        "excess_nll_sum": (sums.excess_nll, config.baseline is not None),
-        "first_mismatch": (sums.first_mismatch, True),
-        "prefix_match": (sums.first_mismatch / config.mem_continuation, True)
-        if sums.first_mismatch is not None
-        else (None, False),
-        "memorization": (found.score, True) if found else (None, False),
-        "memorized": (found.memorized, True) if found else (None, False),
+    metrics, first, found = set(config.metrics), sums.first_mismatch, sums.memorization
+    return {
+        "nll_sum": sums.nll if "perplexity" in metrics else None,
+        "el2n_sum": sums.el2n if "el2n" in metrics else None,
+        "hits": None if metrics == {"memorization"} else sums.hits,  # it looks at the continuation only
+        "top_k_hits": sums.top_k_hits if "top_k" in metrics else None,
+        "excess_nll_sum": sums.excess_nll if config.baseline is not None else None,
+        "first_mismatch": first,
+        "prefix_match": None if first is None else first / config.mem_continuation,
+        "memorization": found.score if found else None,
+        "memorized": found.memorized if found else None,
     }
-    return {name: value if wanted else None for name, (value, wanted) in asked.items()}
