@@ -63,6 +63,8 @@ def read_labelled_pages(path: Path) -> list[LabelledPage]:
             if row.get("kind") == "chunk":
                 pages.append(page_of_example(ChunkExample.model_validate(row)))
                 continue
+            if min([*row["remove"], *row.get("unsure", [])], default=0) < 0:
+                raise IndexError("a line number is negative")
             labels = np.zeros(len(row["lines"]), dtype=np.int8)
             labels[row["remove"]] = REMOVE
             labels[row.get("unsure", [])] = UNSURE

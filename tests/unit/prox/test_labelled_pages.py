@@ -25,10 +25,16 @@ def test_pages_are_read_with_labels_from_plain_and_gzip_files(tmp_path):
         assert page.tier == "silver"
 
 
+def test_a_line_break_inside_a_line_shifts_no_numbers(tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"lines": ["a\nb", "c"], "remove": [1]}))
+    (page,) = read_labelled_pages(tmp_path / "p.jsonl")
+    assert page.lines == ("a b", "c")
+
+
 @pytest.mark.parametrize(
     "content",
-    ['{"lines": ["a"], "remove": [3]}', '{"lines": ["a"]}', "[]", "{", ""],
-    ids=["no such line", "field missing", "no object", "no json", "empty"],
+    ['{"lines": ["a"], "remove": [3]}', '{"lines": ["a"], "remove": [-1]}', '{"lines": ["a"]}', "[]", "{", ""],
+    ids=["no such line", "negative line", "field missing", "no object", "no json", "empty"],
 )
 def test_a_file_in_another_format_is_refused(tmp_path, content):
     (tmp_path / "p.jsonl").write_text(content)
