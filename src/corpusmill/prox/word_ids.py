@@ -90,41 +90,39 @@ class WordTable:
     def __init__(self, encode_many: EncodeMany) -> None:
         self.encode_many = encode_many
         self.n_front = len(encode_many(["\n"])[0]) - 1  # the space that SentencePiece puts in front of any text but ""
-        self.space = tuple(encode_many(["\n"])[0][: self.n_front])
-        self.recent: dict[str, tuple[int, ...]] = {}
+        self.space = {" ": tuple(encode_many(["\n"])[0][: self.n_front])}
+        self.recent: dict[str, tuple[int, ...]] = dict(self.space)
         self.older: dict[str, tuple[int, ...]] = {}
 
     def ids(self, words: list[str]) -> list[int]:
         """Returns the ids of words one behind the other."""
         found = list(map(self.recent.get, words))
-        if None not in found:
-            return list(chain.from_iterable(found))  # type: ignore[arg-type]
-        new = {word for word, ids in zip(words, found, strict=True) if ids is None}
-        self._fill(new)
-        whole = list(chain.from_iterable(map(self.recent.__getitem__, words)))
-        self._shrink(new)
-        return whole
+        missing = [place for place, ids in enumerate(found) if ids is None]
+        if missing:
+            long = self._fill({words[place] for place in missing})
+            for place in missing:
+                found[place] = self.recent[words[place]]
+            self._shrink(long)
+        return list(chain.from_iterable(found))  # type: ignore[arg-type]  # none is None now
 
-    def _fill(self, words: set[str]) -> None:
-        unknown = []
-        for word in words:
-            known = self.older.get(word) if word != " " else self.space
-            if known is None:
-                unknown.append(word)
-            else:
-                self.recent[word] = known
-        encoded = self.encode_many([word[1:] if word[0] == " " else "\n" + word for word in unknown])
-        n_front = self.n_front
-        for word, ids in zip(unknown, encoded, strict=True):
-            self.recent[word] = tuple(ids if word[0] == " " else ids[n_front + 1 :])
+    def _fill(self, words: set[str]) -> list[str]:
+        """Enters words; returns the long ones, which seldom come again."""
+        self.recent.update((word, self.older[word]) for word in words & self.older.keys())
+        unknown = words - self.older.keys()
+        spaced = [word for word in unknown if word[0] == " "]
+        others = [word for word in unknown if word[0] != " "]
+        self.recent.update(zip(spaced, map(tuple, self.encode_many([word[1:] for word in spaced])), strict=True))
+        behind_line = slice(self.n_front + 1, None)
+        for word, ids in zip(others, self.encode_many(["\n" + word for word in others]), strict=True):
+            self.recent[word] = tuple(ids[behind_line])
+        return [word for word in unknown if len(word) > MAX_LENGTH]
 
-    def _shrink(self, new: set[str]) -> None:
-        """Forgets long words, which seldom come again, and puts a full table aside."""
-        for word in new:
-            if len(word) > MAX_LENGTH:
-                del self.recent[word]
+    def _shrink(self, long: list[str]) -> None:
+        """Forgets long words, and puts a full table aside."""
+        for word in long:
+            del self.recent[word]
         if len(self.recent) > MAX_WORDS:
-            self.older, self.recent = dict(islice(self.recent.items(), MAX_WORDS)), {}
+            self.older, self.recent = dict(islice(self.recent.items(), MAX_WORDS)), dict(self.space)
 
 
 def word_ids(encode_many: EncodeMany, pieces: Iterable[str]) -> WordIds | None:
