@@ -95,10 +95,13 @@ class ChunkLexicon:
         """Makes what it holds now the state to which a full lexicon goes back."""
         self._base = self.counts.copy()
 
-    def grow(self, n_bytes: int, n_chunks: int = 1) -> None:
-        """Makes room for more chunks of so many bytes together, at least doubling what is full."""
-        wanted = self.counts + n_bytes
-        wanted[N_CHUNKS] = self.counts[N_CHUNKS] + n_chunks
+    def grow(self, chunk_bytes: int, n_chunks: int, token_bytes: int, n_tokens: int) -> None:
+        """Makes room for so many more chunks and tokens, at least doubling what is full."""
+        wanted = self.counts.copy()
+        wanted[N_CHUNK_BYTES] += chunk_bytes
+        wanted[N_CHUNKS] += n_chunks
+        wanted[N_TOKEN_BYTES] += token_bytes
+        wanted[[N_TOKENS, N_LISTED]] += n_tokens
         new: dict[str, Any] = {
             name: _longer(getattr(self.arrays, name), int(wanted[count])) for name, count in _GROW_WITH.items()
         }
@@ -165,7 +168,7 @@ class ChunkLexicon:
             facts[k] = (len(tokens), chunk.n_named, chunk.n_named_chars, chunk.n_alpha, *chunk.starts, flags)
             words += chunk.words
         n_bytes, data, ends = _packed(words)
-        self.grow(n_bytes, 0)
+        self.grow(0, 0, n_bytes, len(words))
         set_chunks(self.arrays, numbers.astype(np.int32), data, ends, facts)
 
     def _tokens(self, text: str) -> list[Token] | None:

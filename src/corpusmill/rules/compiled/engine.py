@@ -22,6 +22,7 @@ from corpusmill.rules.compiled.gopher_kernels import (
     measure_quality,
     measure_repetition,
 )
+from corpusmill.rules.compiled.lexicon_arrays import MOST_SPLIT_BYTES
 from corpusmill.rules.compiled.line_rewriting import (
     C4_MEASURES,
     LINE_FIRST_CHUNK,
@@ -180,7 +181,7 @@ class CompiledRules:
         cursor = np.zeros(4, dtype=np.int64)
         known = self.lexicon.n_chunks
         while not scan(data, starts, stops, self.lexicon.arrays, cursor, found.first, found.starts, found.numbers):
-            self.lexicon.grow(int(cursor[NEEDED]))
+            self.lexicon.grow(int(cursor[NEEDED]), 1, MOST_SPLIT_BYTES, MOST_SPLIT_BYTES)
         self.lexicon.resolve(known)
         return found
 

@@ -44,6 +44,8 @@ the Python definitions; its tokens are not known yet."""
 TOKEN_START, TOKEN_LENGTH, TOKEN_POINTS = range(3)
 """Fields of a row of `LexiconArrays.tokens`."""
 
+MOST_SPLIT_BYTES = 256
+"""Bound on bytes, and so tokens, of a chunk that kernels split; the tokens of longer ones come later."""
 N_STOP_WORDS = 8
 """The stop words are the first tokens of every lexicon."""
 
@@ -118,15 +120,15 @@ _TOP = np.uint64(32)
 @part
 def has_room(lexicon: LexiconArrays, n_bytes: int) -> bool:
     """Returns whether one more chunk of that length fits, whatever its tokens are."""
-    counts = lexicon.counts
+    counts, few = lexicon.counts, min(n_bytes, MOST_SPLIT_BYTES)
     return (
         (counts[N_CHUNKS] + 1) * 2 <= len(lexicon.chunk_slots)
-        and (counts[N_TOKENS] + n_bytes) * 2 <= len(lexicon.token_slots)
+        and (counts[N_TOKENS] + few) * 2 <= len(lexicon.token_slots)
         and counts[N_CHUNKS] + 1 <= len(lexicon.chunks)
         and counts[N_CHUNK_BYTES] + n_bytes <= len(lexicon.chunk_bytes)
-        and counts[N_LISTED] + n_bytes <= len(lexicon.listed)
-        and counts[N_TOKENS] + n_bytes <= len(lexicon.tokens)
-        and counts[N_TOKEN_BYTES] + n_bytes <= len(lexicon.token_bytes)
+        and counts[N_LISTED] + few <= len(lexicon.listed)
+        and counts[N_TOKENS] + few <= len(lexicon.tokens)
+        and counts[N_TOKEN_BYTES] + few <= len(lexicon.token_bytes)
     )
 
 
