@@ -7,13 +7,11 @@ The DAG id is ``corpus_refresh_<recipe>``, its runs are identified by crawl ids.
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, chain
 
 import corpusmill_operators as mill
 
-RECIPES = Path(__file__).parent / "recipes"
-
-recipes, broken = mill.read_recipes(RECIPES)
+recipes, broken = mill.read_recipes(Path(__file__).parent / "recipes")
 
 for file, recipe, releases in recipes:
     with DAG(
@@ -50,17 +48,14 @@ for file, recipe, releases in recipes:
         commit_decisions = mill.CommitStageOperator(task_id="commit_decisions", stage="refine_documents", **of)
         refine_chunks = mill.RefineChunksOperator.partial(task_id="refine_chunks", **model).expand(shard=names)
         commit_refinements = mill.CommitStageOperator(task_id="commit_refinements", stage="refine_chunks", **of)
-        texts = commit_refinements
+        packed, counted = (), ()
         if recipe.packs_sequences:
             pack = mill.PackSequencesOperator.partial(task_id="pack", **each).expand(shard=names)
-            texts = mill.CommitStageOperator(task_id="commit_sequences", stage="pack", **of)
-            commit_refinements >> pack >> texts
+            packed = (pack, mill.CommitStageOperator(task_id="commit_sequences", stage="pack", **of))
         score = mill.ScoreUnitsOperator.partial(task_id="score", **model).expand(shard=names)
         commit_scores = mill.CommitStageOperator(task_id="commit_scores", stage="score", **of)
-        scores = commit_scores
         if recipe.select is not None:
-            scores = mill.CountScoresOperator.partial(task_id="count_scores", **each).expand(shard=names)
-            commit_scores >> scores
+            counted = (mill.CountScoresOperator.partial(task_id="count_scores", **each).expand(shard=names),)
         select = mill.SelectUnitsOperator(task_id="select", **of)
         assemble = mill.AssembleCorpusOperator.partial(task_id="assemble", **each).expand(shard=names)
         commit_audit_branch = mill.CommitStageOperator(task_id="commit_audit_branch", stage="assemble", **of)
@@ -70,8 +65,8 @@ for file, recipe, releases in recipes:
 
         plan >> ingest >> commit_pages >> clean >> commit_documents >> deduplicate
         deduplicate >> refine_documents >> commit_decisions >> refine_chunks >> commit_refinements
-        texts >> score >> commit_scores
-        scores >> select >> assemble >> commit_audit_branch >> validate >> publish >> report
+        chain(commit_refinements, *packed, score, commit_scores, *counted, select)
+        select >> assemble >> commit_audit_branch >> validate >> publish >> report
 
 for name, problem in broken.items():  # a DAG without tasks, so that the UI says what is wrong
     with DAG(
