@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -63,8 +64,12 @@ def test_any_order_of_backfills_ends_in_the_same_corpus(home, recipe, corpus_of,
     newer_alone = refresh(backward, "T-2024-33", None, quiet)["published"]
     report = refresh(backward, "T-2024-10", None, quiet)
     expected, found = (corpus_of(n).drop_columns(["recipe_fingerprint"]) for n in ("forward", "backward"))
-    assert found.equals(expected)
-    if not selecting:
+    rounded = ["mean_nll", "perplexity", "bits_per_byte", "el2n"]  # other documents in a batch move the last digits
+    assert found.drop_columns(rounded).equals(expected.drop_columns(rounded))
+    if selecting:
+        for name in rounded:
+            np.testing.assert_allclose(found[name].to_numpy(), expected[name].to_numpy(), rtol=1e-6)
+    else:
         assert newer_alone == 20
         assert report["retracted"] == {"T-2024-33": 6}
         assert found.num_rows == 34
