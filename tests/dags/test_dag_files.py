@@ -56,10 +56,10 @@ def test_what_decides_scheduling_is_written_out(load_dags):
 
     for dag in load_dags().values():
         # a refresh follows the releases of crawls; what is built from a recipe alone is built when a person asks
-        expected = CrawlReleaseTimetable if dag.dag_id.startswith("corpus_refresh_") else NullTimetable
-        assert isinstance(dag.timetable, expected), dag.dag_id
+        refreshes = dag.dag_id.startswith("corpus_refresh_")
+        assert isinstance(dag.timetable, CrawlReleaseTimetable if refreshes else NullTimetable), dag.dag_id
+        assert (dag.start_date is not None) == refreshes, dag.dag_id
         assert dag.max_active_runs == 1
-        assert dag.start_date is not None
         assert "corpusmill" in dag.tags
         assert dag.doc_md
         for task in dag.tasks:

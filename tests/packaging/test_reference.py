@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from corpusmill.ablation.config import AblationRecipe
 from corpusmill.prox import program_execution
 from corpusmill.prox.refiner import TOO_LONG_PROMPT
 from corpusmill.recipe import Recipe
@@ -14,6 +15,7 @@ from corpusmill.reference.__main__ import PAGES, main
 from corpusmill.reference.settings import inner_classes, setting_classes
 from corpusmill.reference.synthesis_reasons import SYNTHESIS
 from corpusmill.reference.tables import TABLES, all_tables
+from corpusmill.reference_model_recipe import ReferenceModelRecipe
 from corpusmill.refiner_recipe import RefinerRecipe
 from corpusmill.rules.config import RulesConfig
 from corpusmill.rules.decision import LANGUAGE_REASONS
@@ -21,7 +23,7 @@ from corpusmill.rules.stage import CleanStage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REFERENCE = REPOSITORY / "docs" / "reference"
-REASON = re.compile(r"(?:ingest|deduplicate|score|select|error|language|url)\.[a-z][a-z0-9_]*")
+REASON = re.compile(r"(?:ingest|deduplicate|pack|score|select|error|language|url)\.[a-z][a-z0-9_]*")
 
 
 def literal_reasons():
@@ -48,7 +50,14 @@ def test_the_command_writes_the_pages(tmp_path):
 
 
 def test_every_reason_that_the_source_writes_is_listed_and_no_other():
-    lists = (reasons.QUARANTINED, reasons.COUNTED, reasons.DEDUPLICATED, reasons.SCORED, reasons.SELECTED)
+    lists = (
+        reasons.QUARANTINED,
+        reasons.COUNTED,
+        reasons.DEDUPLICATED,
+        reasons.PACKED,
+        reasons.SCORED,
+        reasons.SELECTED,
+    )
     listed = {name for sentences in (*lists, reasons.ERRORS, reasons.LANGUAGE) for name in sentences}
     listed |= {name for name in reasons.RULES if name.startswith("url.")}
     made_of_parts = {*reasons.RECORD_KINDS, *reasons.RULE_SET_ERRORS, "error.<exception>"}
@@ -102,7 +111,15 @@ def test_every_refusal_of_synthesis_is_listed_and_no_other():
     assert written == set(SYNTHESIS)
 
 
-@pytest.mark.parametrize(("recipe", "name"), [(Recipe, "config.md"), (RefinerRecipe, "refiner_config.md")])
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        (Recipe, "config.md"),
+        (RefinerRecipe, "refiner_config.md"),
+        (ReferenceModelRecipe, "reference_model_config.md"),
+        (AblationRecipe, "ablation_config.md"),
+    ],
+)
 def test_every_setting_stands_on_the_page_with_its_docstring(recipe, name):
     page = (REFERENCE / name).read_text()
     stages = [model for field in recipe.model_fields.values() for model in setting_classes(field.annotation)]

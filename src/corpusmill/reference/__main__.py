@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from corpusmill.reference.reasons import reasons_page
-from corpusmill.reference.settings import refiner_settings_page, settings_page
+from corpusmill.reference.settings import (
+    ablation_settings_page,
+    reference_model_settings_page,
+    refiner_settings_page,
+    settings_page,
+)
 from corpusmill.reference.tables import tables_page
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -14,6 +19,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "tables.md": tables_page,
     "config.md": settings_page,
     "refiner_config.md": refiner_settings_page,
+    "reference_model_config.md": reference_model_settings_page,
+    "ablation_config.md": ablation_settings_page,
 }
 
 

@@ -116,6 +116,9 @@ CHUNK_CODES: dict[str, str] = {
 }
 
 SCORED: dict[str, str] = {TOO_FEW_TOKENS: "The text has no token to score; the document has no score and goes on."}
+PACKED: dict[str, str] = {
+    "pack.in_remainder": "All tokens of the document lie behind its file's last full sequence; it is in no sequence."
+}
 SELECTED: dict[str, str] = {
     "select.not_selected": "The score lies outside the part that is kept.",
     "select.unscored": "The document has no score and `keep_unscored` is false.",
@@ -160,6 +163,7 @@ def reasons_page() -> str:
         *("## deduplicate", "Counts of the report.", named("reason", DEDUPLICATED)),
         *("## refine_documents", "`document_refinements.reason`.", named("reason", DOCUMENT_CODES)),
         *("## refine_chunks", CHUNKS_NOTE, named("reason", CHUNK_CODES)),
+        *("## pack", "Counts of the report, where sequences are pruned.", named("reason", PACKED)),
         *("## score", "`scores.skipped_reason`.", named("reason", SCORED)),
         *("## select", "Counts of the report.", named("reason", SELECTED)),
         *("## Errors", ERRORS_NOTE, named("reason", ERRORS)),

@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from corpusmill.ablation.config import AblationRecipe
 from corpusmill.config import StageConfig
 from corpusmill.recipe import Recipe
 from corpusmill.reference.markdown import page, prose
+from corpusmill.reference_model_recipe import ReferenceModelRecipe
 from corpusmill.refiner_recipe import RefinerRecipe
 
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -30,6 +32,24 @@ def refiner_settings_page() -> str:
         "names are taken from the file's folder, and `$VARIABLES` in them are filled in."
     )
     return page("Settings of a refiner recipe", introduction, _blocks(RefinerRecipe))
+
+
+def reference_model_settings_page() -> str:
+    """Returns the page of the settings of a reference model recipe."""
+    introduction = (
+        "A reference model recipe is one YAML file in `dags/reference_models`; `build_reference_model_<name>` is built "
+        "from it. Relative file names are taken from the file's folder."
+    )
+    return page("Settings of a reference model recipe", introduction, _blocks(ReferenceModelRecipe))
+
+
+def ablation_settings_page() -> str:
+    """Returns the page of the settings of an ablation."""
+    introduction = (
+        "An ablation is one YAML file in `dags/ablations`; `ablation_<name>` is built from it, and "
+        "`corpusmill ablation --recipe FILE --out DIR` runs it without Airflow."
+    )
+    return page("Settings of an ablation", introduction, _blocks(AblationRecipe))
 
 
 def _blocks(recipe: type[StageConfig]) -> Iterator[str]:
