@@ -24,6 +24,7 @@ from corpusmill.recipe import BUNDLED_CRAWLS, Recipe, parse_recipe
 from corpusmill.runner.models import PinnedModel, pin_models_of, without_models
 from corpusmill.runner.pinned_files import pin_files
 from corpusmill.runner.records import read_record, record_uri, write_record
+from corpusmill.runner.reference_building.pool_check import check_score_model
 
 log = logging.getLogger(__name__)
 
@@ -241,6 +242,8 @@ def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: s
     files = list_files(base_location, crawl, recipe.ingest.kind)
     if recipe.ingest.max_files is not None:
         files = files[: recipe.ingest.max_files]
+    if recipe.score is not None:
+        check_score_model(lake, recipe.score.model, crawl, recipe.score.metrics, warn=log.warning)
     models = pin_models(recipe)
     base = published_base(lake, recipe.name, crawl)
     extraction = extraction_fingerprint(recipe.ingest)
