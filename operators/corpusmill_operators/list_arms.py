@@ -11,7 +11,7 @@ from corpusmill_operators.ablation_step import AblationStepOperator
 class ListArmsOperator(AblationStepOperator):
     """Lists every run of the plan and says in the log which are done already.
 
-    Reads: the plan. Returns the runs' labels for ``.expand(arm=...)``. Give it trigger rule ``none_failed``: without a
+    Reads: the plan. Returns the runs' labels for ``.expand(arm=...)``. Second run: the same labels. Give it trigger rule ``none_failed``: without a
     reference model the mapped task before it is skipped.
     """
 
