@@ -11,8 +11,8 @@ from corpusmill_operators.ablation_step import AblationStepOperator
 class ListArmsOperator(AblationStepOperator):
     """Lists every run of the plan and says in the log which are done already.
 
-    Reads: the plan. Returns the runs' labels for ``.expand(arm=...)``. Second run: the same labels. Give it trigger rule ``none_failed``: without a
-    reference model the mapped task before it is skipped.
+    Reads: the plan. Returns the runs' labels for ``.expand(arm=...)``. Second run: the same labels. Give it trigger
+    rule ``none_failed``: without a reference model the mapped task before it is skipped.
     """
 
     step = "list_runs"
