@@ -107,8 +107,13 @@ class WordTable:
 
     def _fill(self, words: set[str]) -> list[str]:
         """Enters words; returns the long ones, which seldom come again."""
-        self.recent.update((word, self.older[word]) for word in words & self.older.keys())
-        unknown = words - self.older.keys()
+        unknown = []  # by hand: a set less the keys of a dictionary would walk over all of the dictionary
+        for word in words:
+            known = self.older.get(word)
+            if known is None:
+                unknown.append(word)
+            else:
+                self.recent[word] = known
         spaced = [word for word in unknown if word[0] == " "]
         others = [word for word in unknown if word[0] != " "]
         self.recent.update(zip(spaced, map(tuple, self.encode_many([word[1:] for word in spaced])), strict=True))
