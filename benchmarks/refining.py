@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=64, help="pages of each workload")
     parser.add_argument("--characters", type=int, default=600, help="characters of a page of the 354M shape")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side; the median counts")
-    parser.add_argument("--train-seconds", type=float, default=90, help="training time of the tiny model")
+    parser.add_argument("--train-steps", type=int, default=600, help="training steps of the tiny model")
     parser.add_argument("--tiny-only", action="store_true", help="leave the 354M shape out")
     parser.add_argument(
         "--quick", action="store_true", help="8 pages of the 354M shape, one run each: a look, no figure"
@@ -243,7 +243,7 @@ def compare_all(folder: Path, pages: Sequence[Page], options: argparse.Namespace
             shutil.rmtree(model)
     tiny = folder / "tiny"
     train_tokenizer(tiny, read_pages("train"), TINY["vocab_size"])
-    train_tiny(tiny, read_pages("train"), options.train_seconds, say)
+    train_tiny(tiny, read_pages("train"), options.train_steps, say)
     windows = [page.busiest(700) for page in pages]
     for stage, key in zip(STAGES, ("doc_ratio_tiny", "chunk_ratio_tiny"), strict=True):
         result[key], n = compare_stage("tiny", stage, tiny, windows, options, 1)
