@@ -7,8 +7,7 @@ measured with ``--extras``, beside our pass alone.
 
     python benchmarks/scoring.py [--repeats 3] [--threads 1] [--rows 4] [--extras]
 
-The last line is JSON: ``time_vs_ce`` and ``time_vs_separate`` (ours over theirs), ``memory_vs_naive`` (theirs over
-ours).
+The only line of stdout is JSON: ``time_vs_ce``, ``time_vs_separate`` and ``memory_vs_naive``, each ours over theirs.
 """
 
 import argparse
@@ -186,18 +185,19 @@ def main() -> None:
     sides = ["ours", *EXTRAS] if options.extras else list(SIDES)
     found = measure(sides, options.repeats, options.threads, options.rows)
     for side in sides:
-        print(f"{side}: {found[side][0]:.2f} CPU s, peak {found[side][1] / 2**20:.0f} MB")
+        print(f"{side}: {found[side][0]:.2f} CPU s, peak {found[side][1] / 2**20:.0f} MB", file=sys.stderr)
     if options.extras:
         print(json.dumps({f"{side}_vs_ours": round(found[side][0] / found["ours"][0], 3) for side in EXTRAS}))
         return
     for other in ("separate", "naive"):
-        print(f"largest difference from {other}: {largest_difference(found['ours'][2], found[other][2]):.1e}")
+        difference = largest_difference(found["ours"][2], found[other][2])
+        print(f"largest difference from {other}: {difference:.1e}", file=sys.stderr)
     ratios = {
         "time_vs_ce": found["ours"][0] / found["ce"][0],
         "time_vs_separate": found["ours"][0] / found["separate"][0],
-        "memory_vs_naive": found["naive"][1] / found["ours"][1],
+        "memory_vs_naive": found["ours"][1] / found["naive"][1],
     }
-    print(json.dumps({name: round(value, 3) for name, value in ratios.items()}))
+    print(json.dumps({name: round(value, 4) for name, value in ratios.items()}))
 
 
 if __name__ == "__main__":
