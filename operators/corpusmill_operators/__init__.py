@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corpusmill_operators.ablation_recipes import read_ablations as read_ablations
     from corpusmill_operators.ablation_step import ARM_LABEL as ARM_LABEL
     from corpusmill_operators.ablation_step import REFERENCE_LABEL as REFERENCE_LABEL
     from corpusmill_operators.annotate_seed import AnnotateSeedOperator as AnnotateSeedOperator
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from corpusmill_operators.pools import GPU_POOL as GPU_POOL
     from corpusmill_operators.prepare_ablation import PrepareAblationOperator as PrepareAblationOperator
     from corpusmill_operators.publish_corpus import PublishCorpusOperator as PublishCorpusOperator
+    from corpusmill_operators.recipes import read_ablations as read_ablations
     from corpusmill_operators.recipes import read_recipes as read_recipes
     from corpusmill_operators.recipes import read_reference_model_recipes as read_reference_model_recipes
     from corpusmill_operators.recipes import read_refiner_recipes as read_refiner_recipes
@@ -94,7 +94,7 @@ _MODULE_OF = {
     "TrainRefinerOperator": "train_refiner",
     "ValidateTableOperator": "validate_table",
     "corpus_asset": "assets",
-    "read_ablations": "ablation_recipes",
+    "read_ablations": "recipes",
     "read_recipes": "recipes",
     "read_reference_model_recipes": "recipes",
     "read_refiner_recipes": "recipes",

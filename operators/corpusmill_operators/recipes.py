@@ -1,13 +1,17 @@
 """Reads the recipes of a folder for the DAG file: one that cannot be read must not take the others' DAGs along."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from corpusmill.ablation.config import AblationRecipe, load_ablation
 from corpusmill.errors import ConfigError
 from corpusmill.recipe import Recipe, load_recipe
 from corpusmill.reference_model_recipe import ReferenceModelRecipe, load_reference_model_recipe
 from corpusmill.refiner_recipe import RefinerRecipe, load_refiner_recipe
 from corpusmill_operators.releases import Release, releases_of
+
+Loaded = TypeVar("Loaded")
 
 
 class ReadRecipe(NamedTuple):
@@ -20,36 +24,37 @@ class ReadRecipe(NamedTuple):
 
 def read_recipes(folder: Path) -> tuple[list[ReadRecipe], dict[str, str]]:
     """Returns the recipes of a folder, and what is wrong with each that cannot be read, by file name."""
-    read: list[ReadRecipe] = []
-    broken: dict[str, str] = {}
-    for file in sorted(folder.glob("*.yaml")):
-        try:
-            recipe = load_recipe(file)
-            read.append(ReadRecipe(file, recipe, releases_of(recipe.source, folder)))
-        except ConfigError as error:
-            broken[file.stem] = str(error)
-    return read, broken
+
+    def load(file: Path) -> tuple[Recipe, tuple[Release, ...]]:
+        recipe = load_recipe(file)
+        return recipe, releases_of(recipe.source, folder)
+
+    read, broken = read_each(folder, load)
+    return [ReadRecipe(file, *found) for file, found in read], broken
 
 
 def read_refiner_recipes(folder: Path) -> tuple[list[tuple[Path, RefinerRecipe]], dict[str, str]]:
     """Returns the refiner recipes of a folder, and what is wrong with each that cannot be read, by file name."""
-    read: list[tuple[Path, RefinerRecipe]] = []
-    broken: dict[str, str] = {}
-    for file in sorted(folder.glob("*.yaml")):
-        try:
-            read.append((file, load_refiner_recipe(file)))
-        except ConfigError as error:
-            broken[file.stem] = str(error)
-    return read, broken
+    return read_each(folder, load_refiner_recipe)
 
 
 def read_reference_model_recipes(folder: Path) -> tuple[list[tuple[Path, ReferenceModelRecipe]], dict[str, str]]:
     """Returns the recipes of reference models in a folder, and what is wrong with each that cannot be read."""
-    read: list[tuple[Path, ReferenceModelRecipe]] = []
+    return read_each(folder, load_reference_model_recipe)
+
+
+def read_ablations(folder: Path) -> tuple[list[tuple[Path, AblationRecipe]], dict[str, str]]:
+    """Returns the ablation recipes of a folder, and what is wrong with each that cannot be read, by file name."""
+    return read_each(folder, load_ablation)
+
+
+def read_each(folder: Path, load: Callable[[Path], Loaded]) -> tuple[list[tuple[Path, Loaded]], dict[str, str]]:
+    """Returns what ``load`` makes of each YAML file of a folder, and the message of each that it refuses."""
+    read: list[tuple[Path, Loaded]] = []
     broken: dict[str, str] = {}
     for file in sorted(folder.glob("*.yaml")):
         try:
-            read.append((file, load_reference_model_recipe(file)))
+            read.append((file, load(file)))
         except ConfigError as error:
             broken[file.stem] = str(error)
     return read, broken

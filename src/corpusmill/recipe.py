@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, Field
 
 from corpusmill.config import StageConfig
@@ -21,6 +20,7 @@ from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.pruning.config import ScoringConfig, SelectionConfig
 from corpusmill.pruning.packing_config import packing_of
 from corpusmill.rules.config import RulesConfig
+from corpusmill.settings_file import read_recipe
 from corpusmill.validation.config import ValidationConfig
 
 BUNDLED_CRAWLS = "bundled:crawls"
@@ -149,15 +149,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         ConfigError: The file is absent, is not YAML, or holds wrong values.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise ConfigError(f"recipe file {str(path)!r} does not exist; recipes beside it: {known}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipe file {str(path)!r} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"recipe file {str(path)!r} holds {type(values).__name__}, expected a mapping of stages")
+    values = read_recipe(path, "recipe file", "a mapping of stages")
     recipe = parse_recipe(values)
     base = recipe.source.base
     if base == BUNDLED_CRAWLS or "://" in base:

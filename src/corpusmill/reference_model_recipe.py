@@ -11,13 +11,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from corpusmill.config import StageConfig
-from corpusmill.errors import ConfigError
 from corpusmill.modeling.decoder_shapes import PAPER_VOCABULARY, PRESETS, Architecture, Preset
 from corpusmill.pruning.corpus_split import CorpusSplit
+from corpusmill.settings_file import read_recipe
 
 Purpose = Literal["perplexity", "memorization"]
 NAMES = re.compile(r"[a-z][a-z0-9_]{0,40}")
@@ -250,15 +249,7 @@ def load_reference_model_recipe(path: Path) -> ReferenceModelRecipe:
     Raises:
         ConfigError: The file is absent, is not YAML, or holds wrong values.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise ConfigError(f"reference model recipe {str(path)!r} does not exist; recipes beside it: {known}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"reference model recipe {str(path)!r} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"reference model recipe {str(path)!r} holds {type(values).__name__}, expected a mapping")
+    values = read_recipe(path, "reference model recipe")
     return parse_reference_model_recipe(_beside(path.parent, values))
 
 

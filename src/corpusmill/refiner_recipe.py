@@ -8,14 +8,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from corpusmill.config import StageConfig
-from corpusmill.errors import ConfigError
 from corpusmill.prox.annotation_config import SynthesisConfig, TeacherConfig
 from corpusmill.prox.trainers import Kind
 from corpusmill.prox.training_examples import Route
+from corpusmill.settings_file import read_recipe
 
 DECISIONS: tuple[Route, ...] = ("scores",)
 """Routes whose labels are keep or drop decisions; all others label lines."""
@@ -146,15 +145,7 @@ def load_refiner_recipe(path: Path) -> RefinerRecipe:
     Raises:
         ConfigError: The file is absent, is not YAML, or holds wrong values.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise ConfigError(f"refiner recipe {str(path)!r} does not exist; recipes beside it: {known}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"refiner recipe {str(path)!r} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"refiner recipe {str(path)!r} holds {type(values).__name__}, expected a mapping")
+    values = read_recipe(path, "refiner recipe")
     return parse_refiner_recipe(_beside(path.parent, values))
 
 
