@@ -20,7 +20,7 @@ class ListArmsOperator(AblationStepOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Returns the labels."""
-        labels = self.call(self.arguments(context))
+        labels = self.result(context)
         return {"runs": labels, "n_runs": len(labels)}
 
     def execute(self, context: Context) -> Sequence[str]:

@@ -6,14 +6,15 @@ from airflow.sdk import Context
 
 from corpusmill.config import StageConfig
 from corpusmill.errors import ConfigError
-from corpusmill_operators.base import StageOperator, crawl_of
+from corpusmill_operators.base import crawl_of
+from corpusmill_operators.child_step import ChildStepOperator
 from corpusmill_operators.endpoints import endpoint_of_connection
 
 SHARD_LABEL = "{{ task.shard }}"
 """``map_index_template`` that shows shard names in place of numbers."""
 
 
-class MapStageOperator(StageOperator):
+class MapStageOperator(ChildStepOperator):
     """Runs one map stage.
 
     Args:
@@ -28,7 +29,6 @@ class MapStageOperator(StageOperator):
     template_fields = ("plan", "shard", "source", "target", "crawl", "config")
     stage: ClassVar[str]
     config_class: ClassVar[type[StageConfig] | None] = None
-    in_child: ClassVar[bool] = False
     asks_server: ClassVar[bool] = False
 
     def __init__(
@@ -43,7 +43,6 @@ class MapStageOperator(StageOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.shard, self.source, self.target, self.crawl, self.config = shard, source, target, crawl, config
-        self._job: Any = None
         if config is not None and self.config_class is not None and "{{" not in str(config):
             self.config_class.load(config)  # a wrong setting shows when the DAG is parsed
 
@@ -54,18 +53,7 @@ class MapStageOperator(StageOperator):
         """
         function, arguments = self._call(context)
         with endpoint_of_connection(self._endpoint() if self.asks_server else None):
-            return self._run(function, arguments)
-
-    def _run(self, function: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        if self.in_child:
-            from corpusmill.runner.child import ChildJob
-
-            self._job = ChildJob(function, arguments)
-            return dict(self._job.run(self.log.info))
-        from importlib import import_module
-
-        module, _, name = function.partition(":")
-        return dict(getattr(import_module(module), name)(**arguments, progress=self.log.info))
+            return dict(self.call(function, arguments))
 
     def _endpoint(self) -> str | None:
         if self.plan and self.shard:
@@ -73,11 +61,6 @@ class MapStageOperator(StageOperator):
 
             return chain.stage_endpoint(self.plan, self.stage)
         return (self.config or {}).get("endpoint")
-
-    def on_kill(self) -> None:
-        """Kills the child process and everything it started."""
-        if self._job is not None:
-            self._job.kill()
 
     def _call(self, context: Context) -> tuple[str, dict[str, Any]]:
         if self.plan and self.shard:

@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 from airflow.sdk import Context
 
-from corpusmill_operators.base import StageOperator
+from corpusmill_operators.child_step import ChildStepOperator
 
 
-class ReferenceStepOperator(StageOperator):
+class ReferenceStepOperator(ChildStepOperator):
     """Runs one step of a build (`corpusmill.runner.reference_building.chain`), heavy ones in a spawned child process.
 
     Reads and writes: as the step says. Retried: by exception type. Second run: finds what the step left.
@@ -19,26 +19,12 @@ class ReferenceStepOperator(StageOperator):
 
     template_fields = ("plan", "seed")
     step: ClassVar[str]
-    in_child: ClassVar[bool] = False
 
     def __init__(self, *, seed: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.seed = seed
-        self._job: Any = None
 
     def work(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - the interface of all operators
         """Runs the step and returns its report."""
-        from corpusmill.runner.reference_building import chain
-
         arguments = {"plan": self.plan or "", **({"seed": self.seed} if self.seed else {})}
-        if self.in_child:
-            from corpusmill.runner.child import ChildJob
-
-            self._job = ChildJob(f"{chain.__name__}:{self.step}", arguments)
-            return dict(self._job.run(self.log.info))
-        return dict(getattr(chain, self.step)(**arguments, progress=self.log.info))
-
-    def on_kill(self) -> None:
-        """Kills the child process and everything it started."""
-        if self._job is not None:
-            self._job.kill()
+        return dict(self.call(f"corpusmill.runner.reference_building.chain:{self.step}", arguments))
