@@ -1,0 +1,1 @@
+"""Deduplication by kernels: simplification, shingles and signatures, bucket joins, union-find."""
