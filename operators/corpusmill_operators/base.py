@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from airflow.sdk import BaseOperator, Context
 
+from corpusmill_operators.execution import task_arguments
 from corpusmill_operators.retries import RETRY_POLICY
 from corpusmill_operators.xcom_keys import ERROR_KEY
 
@@ -24,14 +25,20 @@ class StageOperator(BaseOperator):
 
     Reads and writes: whatever `work` does. Leaves a report of counts as XCom, never data.
     Retried: by exception type (`corpusmill_operators.retries`) unless ``retry_policy`` is given.
+    Placed: on executor, queue and pod by configuration (`corpusmill_operators.execution`).
     """
 
     template_fields: Sequence[str] = ("plan",)
     ui_color: ClassVar[str] = "#e8f4ea"
 
     def __init__(self, *, plan: str | None = None, retry_policy: Any = None, **kwargs: Any) -> None:
-        super().__init__(retry_policy=retry_policy or RETRY_POLICY, **kwargs)
+        super().__init__(retry_policy=retry_policy or RETRY_POLICY, **kwargs | task_arguments(type(self)))
         self.plan = plan
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Returns what ``.expand`` maps; Airflow reads a mapped task's place here and not from `__init__`."""
+        return super().partial(**kwargs | task_arguments(cls))
 
     @abstractmethod
     def work(self, context: Context) -> dict[str, Any]:
