@@ -5,6 +5,10 @@ CorpusmillError
 +-- DataError        an input file, page or table row is not usable
 +-- ProgramError     a refining program could not be parsed or executed (Permanent)
 +-- ModelError       a model could not be loaded, run or trained
+|   +-- CorruptModelError  a model's files are incomplete or damaged   (Permanent)
+|   +-- DeviceError      the GPU failed or had no memory left          (Transient)
++-- DiskFullError    a file could not be written: no space left        (Transient)
++-- WriteRefusedError a file may not be written here                   (Permanent)
 +-- LakehouseError   the catalog or the warehouse refused or failed
     +-- SupersededError   a newer run took over this recipe and crawl   (Permanent)
     +-- CommitConflict    another commit was first; try again           (Transient)
@@ -49,6 +53,22 @@ class ProgramError(CorpusmillError, Permanent):
 
 class ModelError(CorpusmillError):
     """A model could not be loaded, run or trained."""
+
+
+class CorruptModelError(ModelError, Permanent):
+    """A model's files are incomplete, damaged, or not in a form that is read here."""
+
+
+class DeviceError(ModelError, Transient):
+    """A GPU failed, was taken away or had no memory left while a model ran."""
+
+
+class DiskFullError(CorpusmillError, Transient):
+    """A file could not be written because a disk, a quota or a file size limit is used up."""
+
+
+class WriteRefusedError(CorpusmillError, Permanent):
+    """A file may not be written: a read-only file system, or a folder of somebody else."""
 
 
 class LakehouseError(CorpusmillError):

@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from corpusmill.failures import sorted_error
+
 
 def main(arguments: list[str]) -> int:
     """Runs the job that a file describes and writes its result or error beside it; returns the exit code."""
@@ -21,11 +23,12 @@ def main(arguments: list[str]) -> int:
     try:
         outcome: dict[str, Any] = {"result": getattr(importlib.import_module(module), name)(**job["arguments"])}
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        meant = sorted_error(error) or error
         outcome = {
             "error": {
-                "module": type(error).__module__,
-                "class": type(error).__name__,
-                "message": str(error),
+                "module": type(meant).__module__,
+                "class": type(meant).__name__,
+                "message": str(meant),
                 "traceback": traceback.format_exc(),
             }
         }

@@ -22,7 +22,7 @@ from pyiceberg.exceptions import (
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import Table
 from sqlalchemy import inspect
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, ProgrammingError
 
 from corpusmill.build_schema import BUILD_TABLES
 from corpusmill.errors import ConfigError, LakehouseError, Permanent, Transient
@@ -58,6 +58,10 @@ class NotInitialisedError(LakehouseError, Permanent):
 
 class LakehouseUnavailableError(LakehouseError, Transient):
     """The catalog database does not answer."""
+
+
+class CatalogDamagedError(LakehouseError, Permanent):
+    """The catalog's file is no database any more."""
 
 
 class Lakehouse:
@@ -99,10 +103,11 @@ class Lakehouse:
             LakehouseUnavailableError: The database does not answer.
         """
         self._forget_other_process()
+        path = self.settings.sqlite_path
+        if path is not None and not path.exists():
+            # looked at each time: an open connection would go on writing into a file that nobody finds again
+            raise self._not_initialised("there is no catalog")
         if self._catalog is None:
-            path = self.settings.sqlite_path
-            if path is not None and not path.exists():
-                raise self._not_initialised("there is no catalog")
             self._catalog = self._open(create=False)
         return self._catalog
 
@@ -177,6 +182,8 @@ class Lakehouse:
                 if attempt == READ_ATTEMPTS - 1:
                     raise self._unavailable(error) from error
                 time.sleep(random.uniform(0, 0.5))
+            except DatabaseError as error:
+                raise self._damaged(error) from error
         raise AssertionError("unreachable")
 
     def close(self) -> None:
@@ -195,6 +202,8 @@ class Lakehouse:
             return SqlCatalog(CATALOG_NAME, **properties)
         except OperationalError as error:
             raise self._unavailable(error) from error
+        except DatabaseError as error:
+            raise self._damaged(error) from error
 
     def _has_catalog_tables(self) -> bool:
         try:
@@ -204,13 +213,27 @@ class Lakehouse:
 
     def _unavailable(self, error: DBAPIError) -> LakehouseUnavailableError:
         return LakehouseUnavailableError(
-            f"catalog {self.settings.shown_catalog_uri!r} does not answer: {error.orig}; is the database running?"
+            f"catalog {self.settings.shown_catalog_uri!r} does not answer: {' '.join(str(error.orig).split())}; look "
+            f"{self._where_to_look()}. Nothing half-done is visible to readers; a retry goes on from the last "
+            "committed stage"
+        )
+
+    def _where_to_look(self) -> str:
+        if self.settings.sqlite_path is None:
+            return "whether the database server runs and can be reached from this worker"
+        return "whether its disk is there and not full, and whether another process holds the file locked"
+
+    def _damaged(self, error: DBAPIError) -> CatalogDamagedError:
+        return CatalogDamagedError(
+            f"catalog {self.settings.shown_catalog_uri!r} is damaged: {error.orig}; restore it from a backup. The "
+            f"tables' files under {self.settings.warehouse!r} are not touched by this"
         )
 
     def _not_initialised(self, what: str) -> NotInitialisedError:
         return NotInitialisedError(
             f"{what} in the lakehouse {self.settings.shown_catalog_uri!r} at {self.settings.warehouse!r}; "
-            "create it once with: corpusmill init RECIPE"
+            "create it once with: corpusmill init RECIPE. If it was there before, restore it from a backup instead: a "
+            "new catalog knows none of the tables that the warehouse holds"
         )
 
     @contextlib.contextmanager

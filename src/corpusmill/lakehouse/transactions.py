@@ -23,6 +23,7 @@ from pyiceberg.table.update.snapshot import ExpireSnapshots, ManageSnapshots
 from sqlalchemy.exc import OperationalError
 
 from corpusmill.errors import CommitConflict, LakehouseError
+from corpusmill.failures import sorted_error
 from corpusmill.lakehouse.catalog import Lakehouse
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def transact(
         CommitConflict: Another commit was first every time.
     """
     reason = ""
+    lost: OperationalError | None = None
     for attempt in range(1, attempts + 1):
         table = lake.load(identifier)
         _refuse_foreign_retries(table, identifier)
@@ -90,12 +92,14 @@ def transact(
             transaction.commit_transaction()
             return answer, attempt
         except CommitFailedException as error:
-            reason = str(error)
+            reason, lost = str(error), None
         except OperationalError as error:
             # A lost connection leaves it open whether the commit landed: the next attempt's fresh metadata tells.
-            reason = str(error.orig)
+            reason, lost = str(error.orig), error
         log.info("%s: attempt %d was not committed (%s)", identifier, attempt, reason)
         time.sleep(random.uniform(0, min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(attempt, 6))))
+    if lost is not None and (meant := sorted_error(lost)) is not None:
+        raise meant from lost  # the database, not a rival, refused: full, read-only or gone
     raise CommitConflict(
         f"{identifier}: not committed in {attempts} attempts, the last one because: {reason}; too many commits "
         "at once, try again later"

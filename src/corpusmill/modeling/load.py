@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from corpusmill.errors import ModelError
+from corpusmill.errors import CorruptModelError, DeviceError, ModelError
+from corpusmill.failures import sorted_error
 
 BUNDLED = "bundled:"
 """Prefix of models that ship inside this package (``corpusmill/demo/models``)."""
@@ -62,7 +63,9 @@ def model_sha256(folder: Path) -> str:
     """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md")
     if not files:
-        raise ModelError(f"model folder {str(folder)!r} is empty; expected config.json, safetensors and tokenizer.json")
+        raise CorruptModelError(
+            f"model folder {str(folder)!r} is empty; expected config.json, safetensors and tokenizer.json"
+        )
     return _sha256(folder, files)
 
 
@@ -87,7 +90,10 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device={device!r} but torch {torch.__version__} sees no GPU; use 'auto' or 'cpu'")
+        raise DeviceError(
+            f"device={device!r} but torch {torch.__version__} sees no GPU; look at nvidia-smi on that worker, or use "
+            "'auto' or 'cpu'"
+        )
     return device
 
 
@@ -127,13 +133,15 @@ def load_causal_lm(
             **options,
         )
     except Exception as error:  # safetensors and transformers raise a dozen types for a damaged folder
-        raise ModelError(
+        if (meant := sorted_error(error)) is not None:  # the model may be sound: memory, disk or GPU failed
+            raise meant from error
+        raise CorruptModelError(
             f"model {path_or_id!r} in {str(folder)!r} cannot be loaded: {type(error).__name__}: {str(error)[:500]}. "
             "Expected a decoder known to transformers, with whole safetensors files; code from a model is never run"
         ) from error
     missing = sorted(info.get("missing_keys", ())) + [str(k) for k in sorted(info.get("mismatched_keys", ()))]
     if missing:
-        raise ModelError(
+        raise CorruptModelError(
             f"model {path_or_id!r} lacks {len(missing)} weights of its architecture, for instance {missing[:3]}; they "
             "would be random numbers. Fetch the whole checkpoint again, or check config.json"
         )
@@ -143,9 +151,9 @@ def load_causal_lm(
 def _check_files(folder: Path) -> None:
     names = sorted(p.name for p in folder.iterdir())
     if "config.json" not in names:
-        raise ModelError(f"model folder {str(folder)!r} has no config.json; it holds {names[:12]}")
+        raise CorruptModelError(f"model folder {str(folder)!r} has no config.json; it holds {names[:12]}")
     if not any(name.endswith(".safetensors") for name in names):
-        raise ModelError(
+        raise CorruptModelError(
             f"model folder {str(folder)!r} has no .safetensors file; it holds {names[:12]}. Pickled weights (.bin, "
             ".pt) can run code and are refused: convert them with save_pretrained(safe_serialization=True)"
         )
@@ -197,12 +205,14 @@ def load_tokenizer(path_or_id: str, revision: str | None = None) -> TextTokenize
         if p.is_file() and (p.name.startswith(("tokenizer", "vocab", "merges", "spiece")) or p.suffix == ".model")
     )
     if not files:
-        raise ModelError(f"model folder {str(folder)!r} has no tokenizer; expected tokenizer.json or tokenizer.model")
+        raise CorruptModelError(
+            f"model folder {str(folder)!r} has no tokenizer; expected tokenizer.json or tokenizer.model"
+        )
     try:
         backend = _tokenizer_backend(folder)
         eod = _eod_id(folder, backend)
     except Exception as error:  # tokenizers raises bare Exception
-        raise ModelError(
+        raise CorruptModelError(
             f"tokenizer in {str(folder)!r} cannot be loaded: {type(error).__name__}: {str(error)[:300]}; "
             "expected a valid tokenizer.json"
         ) from error

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from corpusmill.errors import ConfigError, ModelError
+from corpusmill.errors import ConfigError, CorruptModelError
 from corpusmill.prox.document_head import DocumentHead
 from corpusmill.prox.line_network import LineNetwork, NetworkShape
 
@@ -54,14 +54,14 @@ def load_labeller(model_path: Path) -> LineLabeller:
     """Returns the labeller of a model folder, read from safetensors and JSON only.
 
     Raises:
-        ModelError: The folder is incomplete, of another format, or its weights do not match their digest or sizes.
+        CorruptModelError: The folder is incomplete, of another format, or its weights do not match digest or sizes.
     """
     config = _read_config(model_path)
     weights = model_path / WEIGHTS
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         if digest != config["sha256"]:
-            raise ModelError(
+            raise CorruptModelError(
                 f"{weights.name} of model {model_path.name!r} has sha256={digest!r}, {CONFIG} expects "
                 f"{config['sha256']!r}; the copy is damaged or mixed, fetch or train the model again"
             )
@@ -72,7 +72,7 @@ def load_labeller(model_path: Path) -> LineLabeller:
         networks = tuple(_network(NetworkShape(**config["shape"]), state) for state in (tensors, *further))
         threshold = float(config["threshold"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(
+        raise CorruptModelError(
             f"model {model_path.name!r} cannot be loaded: {error}; expected a folder with {WEIGHTS} and {CONFIG} "
             "as `corpusmill build-refiner` writes it"
         ) from error
@@ -99,12 +99,12 @@ def _read_config(model_path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((model_path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(
+        raise CorruptModelError(
             f"model {model_path.name!r} has no readable {CONFIG}: {error}; expected a folder written by "
             "`corpusmill build-refiner --kind labeller`"
         ) from error
     if config.get("format") != FORMAT:
-        raise ModelError(
+        raise CorruptModelError(
             f"model {model_path.name!r} has format={config.get('format')!r}, expected {FORMAT!r}; train it again"
         )
     return config

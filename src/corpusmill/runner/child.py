@@ -24,6 +24,14 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Unless the environment says otherwise: shards run side by side, so threads of each would only fight for the cores."""
 LAST_LINES = 20
 """Lines of the child's output that an error message repeats."""
+ENDINGS = {
+    "SIGKILL": "it was killed from outside, most often because the machine ran out of memory (see dmesg); if it comes "
+    "again, give the worker more memory or run fewer tasks at a time",
+    "SIGTERM": "it was stopped from outside, for instance because its worker shut down",
+    "SIGSEGV": "native code crashed; if it comes again on the same shard, report it with the shard's inputs",
+    "SIGBUS": "native code could not read its memory, most often because a disk or /dev/shm is full",
+}
+"""What the signals that end a child most often mean, and what to do."""
 
 
 class ChildJob:
@@ -52,8 +60,8 @@ class ChildJob:
             code, lines = self._stream(job, log)
             if not result.exists():
                 raise WorkerDiedError(
-                    f"the child process of {self.function} ended with {_exit_text(code)} and no result; a retry starts "
-                    f"a new one. Its last lines: {' | '.join(lines) or '(none)'}"
+                    f"the child process of {self._what()} ended with {_exit_text(code)} and no result"
+                    f"{_meaning(code)}. A retry starts a new one. Its last lines: {' | '.join(lines) or '(none)'}"
                 )
             outcome = json.loads(result.read_text())
         if "error" in outcome:
@@ -65,6 +73,11 @@ class ChildJob:
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _what(self) -> str:
+        """Returns the function, with the stage and shard that it worked on."""
+        on = " ".join(f"{key} {self.arguments[key]}" for key in ("stage", "shard") if self.arguments.get(key))
+        return f"{self.function} ({on})" if on else self.function
 
     def _stream(self, job: Path, log: Callable[[str], None]) -> tuple[int, deque[str]]:
         lines: deque[str] = deque(maxlen=LAST_LINES)
@@ -84,7 +97,14 @@ class ChildJob:
 
 
 def _exit_text(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    return f"signal {signal.Signals(-code).name}"
+
+
+def _meaning(code: int) -> str:
+    known = ENDINGS.get(signal.Signals(-code).name) if code < 0 else None
+    return f": {known}" if known else ""
 
 
 def _rebuild(error: dict[str, str]) -> CorpusmillError:

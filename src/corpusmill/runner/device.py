@@ -49,6 +49,9 @@ def device_slot(log: Callable[[str], None], folder: Path | None = None) -> Itera
                 os.environ["CUDA_VISIBLE_DEVICES"] = device
                 try:
                     yield device
+                except Exception as error:
+                    error.add_note(f"device {device}")  # the variable is restored before anybody reads the error
+                    raise
                 finally:
                     _restore(before)
                 return
