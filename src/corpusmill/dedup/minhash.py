@@ -9,7 +9,7 @@ Two engines give equal signatures: ``reference`` is the definition, ``compiled``
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ else:  # generic only in the stubs
 
 Signatures = npt.NDArray[np.uint64]
 Ids = npt.NDArray[np.int64]
+_Sign: TypeAlias = Callable[[Signatures, Ids, Signatures, Signatures, Signatures], None]
 
 MERSENNE_PRIME = np.uint64((1 << 61) - 1)
 NO_SIGNATURE = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -79,6 +80,7 @@ class Signer:
             raise ConfigError(f"bands={bands!r}, rows={rows!r}: each must be at least 1")
         self.shingler = make_shingler(engine, ngram, words)
         self._functions = random_functions(bands * rows)
+        self._sign = _signing(engine)
 
     def signatures(self, texts: Strings) -> Signatures:
         """Returns one row a text, (texts, bands x rows); rows without a signature hold `NO_SIGNATURE`.
@@ -88,22 +90,29 @@ class Signer:
         """
         found = np.full((len(texts), len(self._functions[0])), NO_SIGNATURE)
         for group in self.shingler.groups(texts):
-            start = 0
-            for row, stop in enumerate(group.ends.tolist(), group.first):
-                _sign(group.hashes[start:stop], self._functions, found[row])
-                start = stop
+            self._sign(group.hashes, group.ends, *self._functions, found[group.first : group.first + len(group.ends)])
         return found
 
 
-def _sign(hashes: Signatures, functions: tuple[Signatures, Signatures], row: Signatures) -> None:
-    """Lowers the values of a signature to those of some shingles.
+def _sign(hashes: Signatures, ends: Ids, factors: Signatures, summands: Signatures, found: Signatures) -> None:
+    """Lowers the values of signatures to those of the texts' shingles.
 
     The product wraps around at 2^64 before the modulus is taken, as in datatrove; the values would differ otherwise.
     """
-    factors, summands = functions
-    for first in range(0, len(hashes), _BLOCK):
-        block = hashes[first : first + _BLOCK, None]
-        np.minimum(row, ((block * factors + summands) % MERSENNE_PRIME).min(axis=0), out=row)
+    start = 0
+    for row, stop in zip(found, ends.tolist(), strict=True):
+        for first in range(start, stop, _BLOCK):
+            block = hashes[first : min(first + _BLOCK, stop), None]
+            np.minimum(row, ((block * factors + summands) % MERSENNE_PRIME).min(axis=0), out=row)
+        start = stop
+
+
+def _signing(engine: Engine) -> _Sign:
+    if engine == "reference":
+        return _sign
+    from corpusmill.dedup.compiled.shingle_kernels import sign  # numba is in the extra "crawl"
+
+    return sign
 
 
 def signatures(

@@ -66,6 +66,10 @@ def make_shingler(engine: Engine, ngram: int = 5, words: WordSplitter | None = N
         raise ConfigError(f"ngram={ngram!r}: expected at least 1")
     if engine == "reference":
         return ReferenceShingler(ngram, words or english_words())
+    if engine == "compiled":
+        from corpusmill.dedup.compiled.shingle_engine import CompiledShingler  # numba is in the extra "crawl"
+
+        return CompiledShingler(ngram, words)
     raise ConfigError(f"engine={engine!r} is not known; expected 'reference' or 'compiled'")
 
 

@@ -1,0 +1,160 @@
+"""Shingles of batches of texts by kernels: what the definition gives, value by value.
+
+Bytes are simplified in one pass by a table of characters; the rules' scan finds the words, through a chunk lexicon that
+is bounded and decides most unknown chunks without spaCy; the words' runs are hashed where they lie. Texts with a
+character whose simplified form depends on its neighbours are simplified by the definition.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpusmill.dedup.compiled.shingle_kernels import count_words, hash_runs, join_words, simplify_texts
+from corpusmill.dedup.compiled.simplify_table import MOST_GROWTH, make_table
+from corpusmill.dedup.shingles import ShingledTexts, WordSplitter, english_words
+from corpusmill.dedup.simplification import simplify
+from corpusmill.errors import DataError
+from corpusmill.rules.compiled.byte_hashing import Bytes
+from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
+from corpusmill.rules.compiled.document_scan import NEEDED, scan
+from corpusmill.rules.compiled.lexicon_arrays import MOST_SPLIT_BYTES
+from corpusmill.rules.compiled.stored_lexicon import load_shipped
+from corpusmill.rules.english_tokens import EnglishTokenizer
+
+if TYPE_CHECKING:
+    Strings: TypeAlias = pa.Array[Any]
+else:  # generic only in the stubs
+    Strings: TypeAlias = pa.Array
+
+GROUP_BYTES = 4_000_000
+"""Texts are worked on in groups of about so many bytes, which bounds memory; a longer text is a group of its own."""
+MAX_TEXT_BYTES = 1 << 28
+"""Longer texts go to the definition."""
+
+Longs = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+
+
+class CompiledShingler:
+    """Shingles by kernels; one per process.
+
+    Args:
+        ngram: Words of a shingle.
+        words: Splits simplified texts into words; None: English.
+        lexicon: English chunks to start from; None: the shipped ones.
+    """
+
+    def __init__(self, ngram: int = 5, words: WordSplitter | None = None, lexicon: ChunkLexicon | None = None) -> None:
+        self._ngram = ngram
+        self._table = make_table()
+        self._words = words
+        self._lexicon = lexicon
+        if words is None and lexicon is None:
+            self._lexicon = ChunkLexicon(EnglishTokenizer())
+            load_shipped(self._lexicon)
+
+    def groups(self, texts: Strings) -> Iterator[ShingledTexts]:
+        """Yields the shingles of consecutive groups of texts.
+
+        Raises:
+            DataError: The texts are not valid UTF-8.
+        """
+        data, offsets = _buffers(texts)
+        for first, stop in _groups(offsets):
+            begin, end = int(offsets[first]), int(offsets[stop])
+            found, n_words, ends = self._words_of(data[begin:end], offsets[first : stop + 1] - begin)
+            hashes = np.empty(int(np.maximum(n_words - self._ngram + 1, 0).sum()), dtype=np.uint64)
+            stops = np.empty(len(n_words), dtype=np.int64)
+            hash_runs(found, ends, n_words, self._ngram, hashes, stops)
+            yield ShingledTexts(first, hashes, stops)
+
+    def _words_of(self, data: Bytes, bounds: Longs) -> tuple[Bytes, Longs, Longs]:
+        """Returns the words of texts, one more byte behind each; words of each text; where each word ends."""
+        if len(data) > MAX_TEXT_BYTES:
+            return _join([simplify(data.tobytes().decode())], self._words or english_words())
+        simple, starts, stops = self._simplify(data, bounds)
+        if self._lexicon is None:
+            assert self._words is not None
+            texts = [simple[a:b].tobytes().decode() for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+            return _join(texts, self._words)
+        return self._english_words(self._lexicon, simple, starts, stops)
+
+    def _simplify(self, data: Bytes, bounds: Longs) -> tuple[Bytes, Longs, Longs]:
+        """Returns the bytes of the simplified texts, and where each one begins and ends in them."""
+        out = np.empty(MOST_GROWTH * len(data), dtype=np.uint8)
+        starts, stops = np.empty(len(bounds) - 1, dtype=np.int64), np.empty(len(bounds) - 1, dtype=np.int64)
+        at = simplify_texts(data, bounds, self._table, out, starts, stops)
+        unsure = np.flatnonzero(stops < 0).tolist()
+        if not unsure:
+            return out[:at], starts, stops
+        pieces = [out[:at]]
+        for k in unsure:
+            text = simplify(data[bounds[k] : bounds[k + 1]].tobytes().decode()).encode()
+            pieces.append(np.frombuffer(text, dtype=np.uint8))
+            starts[k], at = at, at + len(text)
+            stops[k] = at
+        return np.concatenate(pieces), starts, stops
+
+    def _english_words(
+        self, lexicon: ChunkLexicon, simple: Bytes, starts: Longs, stops: Longs
+    ) -> tuple[Bytes, Longs, Longs]:
+        first, numbers = _scan(lexicon, simple, starts, stops)
+        n_words = np.empty(len(starts), dtype=np.int64)
+        count_words(lexicon.arrays, first, numbers, n_words)
+        if (n_words < 0).any():  # spaCy refused a chunk: the definition says how
+            texts = [simple[a:b].tobytes().decode() for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+            return _join(texts, english_words())
+        words = np.empty(2 * len(simple) + 1, dtype=np.uint8)
+        ends = np.empty(int(n_words.sum()), dtype=np.int64)
+        join_words(lexicon.arrays, first, numbers, n_words, words, ends)
+        lexicon.shrink_if_full()
+        return words, n_words, ends
+
+
+def _scan(lexicon: ChunkLexicon, simple: Bytes, starts: Longs, stops: Longs) -> tuple[Ints, Ints]:
+    """Returns the chunks before each text, and the number of each chunk; all of them are in the lexicon then."""
+    room = int((stops - starts).sum()) // 2 + len(starts) + 1
+    first, numbers = np.zeros(len(starts) + 1, np.int32), np.empty(room, dtype=np.int32)
+    places, cursor = np.empty(room, dtype=np.int32), np.zeros(4, dtype=np.int64)
+    known = lexicon.n_chunks
+    while not scan(simple, starts, stops, lexicon.arrays, cursor, first, places, numbers):
+        lexicon.grow(int(cursor[NEEDED]), 1, MOST_SPLIT_BYTES, MOST_SPLIT_BYTES)
+    lexicon.resolve(known)
+    return first, numbers
+
+
+def _join(texts: list[str], words: WordSplitter) -> tuple[Bytes, Longs, Longs]:
+    """Returns what a splitter makes of simplified texts; see `CompiledShingler._words_of`."""
+    found = [[word.encode() for word in words(text)] for text in texts]
+    joined = b"".join(word + b" " for text in found for word in text)
+    lengths = np.array([len(word) + 1 for text in found for word in text], dtype=np.int64)
+    n_words = np.array([len(text) for text in found], dtype=np.int64)
+    return np.frombuffer(joined, dtype=np.uint8), n_words, np.cumsum(lengths, dtype=np.int64) - 1
+
+
+def _buffers(texts: Strings) -> tuple[Bytes, Longs]:
+    """Returns the UTF-8 bytes of an array of strings and the offsets of its elements in them, (n + 1,)."""
+    whole = texts.fill_null("") if texts.null_count else texts
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"texts are not valid UTF-8 strings: {error}; decode them before they enter a table") from error
+    width: Any = np.int64 if pa.types.is_large_string(whole.type) else np.int32
+    _, offsets, data = whole.buffers()
+    if offsets is None or data is None or not len(whole):
+        return np.zeros(0, dtype=np.uint8), np.zeros(len(whole) + 1, dtype=np.int64)
+    places = np.frombuffer(memoryview(offsets), dtype=width)[whole.offset : whole.offset + len(whole) + 1]
+    return np.frombuffer(memoryview(data), dtype=np.uint8), places.astype(np.int64)
+
+
+def _groups(offsets: Longs) -> Iterator[tuple[int, int]]:
+    """Yields the bounds of groups of consecutive texts."""
+    first, n = 0, len(offsets) - 1
+    while first < n:
+        stop = int(np.searchsorted(offsets, offsets[first] + GROUP_BYTES, side="right")) - 1
+        stop = min(max(stop, first + 1), n)
+        yield first, stop
+        first = stop

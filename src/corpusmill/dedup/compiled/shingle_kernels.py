@@ -1,0 +1,306 @@
+"""Kernels from bytes of texts to shingles and signatures."""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.dedup.compiled.simplify_table import (
+    CHANGED,
+    DIGIT,
+    N_LISTED,
+    SAME,
+    SEPARATOR,
+    SPACE,
+    TABLE,
+    UNSURE,
+    SimplifyTable,
+)
+from corpusmill.dedup.xxh64 import PRIME_1, PRIME_2, PRIME_3, PRIME_4, PRIME_5
+from corpusmill.rules.compiled.byte_hashing import Bytes
+from corpusmill.rules.compiled.kernel_cache import BYTES, kernel, part
+from corpusmill.rules.compiled.lexicon_arrays import (
+    CHUNK_TOKENS,
+    FIRST_TOKEN,
+    FLAGS,
+    INTS,
+    LEXICON,
+    TOKEN_LENGTH,
+    TOKEN_START,
+    UNUSABLE,
+    LexiconArrays,
+)
+from corpusmill.rules.compiled.utf8 import point_at, point_width
+
+Longs = npt.NDArray[np.int64]
+Words64 = npt.NDArray[np.uint64]
+
+_LONGS, _OUT = numba.types.Array(numba.int64, 1, "C"), numba.types.Array(numba.uint8, 1, "C")
+_HASHES = numba.types.Array(numba.uint64, 1, "C")
+_FUNCTIONS = numba.types.Array(numba.uint64, 1, "C", readonly=True)
+_SIGNATURES = numba.types.Array(numba.uint64, 2, "C")
+
+_BLANK, _ZERO = 32, 48
+
+
+@part
+def _kind(data: Bytes, i: int, table: SimplifyTable) -> int:
+    """Returns kind and `SEPARATOR` bit of the character that begins at i."""
+    c = data[i]
+    if c < 0x80:
+        return table.kinds[c]
+    point = point_at(data, i)
+    return table.kinds[point] if point < N_LISTED else UNSURE
+
+
+@part
+def _digits_stop(data: Bytes, i: int, stop: int, table: SimplifyTable) -> int:
+    """Returns where the digits that begin at i end; i where there is none."""
+    while i < stop and _kind(data, i, table) == DIGIT:
+        i += point_width(data[i])
+    return i
+
+
+@part
+def _number_stop(data: Bytes, i: int, stop: int, table: SimplifyTable) -> int:
+    """Returns where the number that begins at i ends: digits, and once a separator with more digits."""
+    i = _digits_stop(data, i, stop, table)
+    if i < stop and _kind(data, i, table) & SEPARATOR:
+        behind = i + point_width(data[i])
+        end = _digits_stop(data, behind, stop, table)
+        if end > behind:
+            return end
+    return i
+
+
+@part
+def _simplify(data: Bytes, i: int, stop: int, table: SimplifyTable, out: Bytes, at: int) -> int:
+    """Writes the simplified text and returns where it ends, -1 where the definition must be asked."""
+    begin, apart = at, False
+    while i < stop:
+        kind = _kind(data, i, table) & (SEPARATOR - 1)
+        width = point_width(data[i])
+        if kind == SPACE:
+            apart = True
+            i += width
+            continue
+        if kind == UNSURE:
+            return -1
+        source, n = i, width
+        if kind == CHANGED:
+            point = point_at(data, i)
+            n = table.lengths[point]
+            source = table.starts[point]
+        i = _number_stop(data, i, stop, table) if kind == DIGIT else i + width
+        if n == 0:
+            continue
+        if apart and at > begin:
+            out[at] = _BLANK
+            at += 1
+        apart = False
+        at = _write(data, source, n, kind, table, out, at)
+    return at
+
+
+@part
+def _write(data: Bytes, source: int, n: int, kind: int, table: SimplifyTable, out: Bytes, at: int) -> int:
+    """Writes one simplified character or number and returns where it ends."""
+    if kind == DIGIT:
+        out[at] = _ZERO
+        return at + 1
+    if kind == SAME:
+        for k in range(n):
+            out[at + k] = data[source + k]
+    else:
+        for k in range(n):
+            out[at + k] = table.changed[source + k]
+    return at + n
+
+
+@kernel(BYTES, _LONGS, TABLE, _OUT, _LONGS, _LONGS)
+def simplify_texts(
+    data: Bytes, bounds: Longs, table: SimplifyTable, out: Bytes, out_starts: Longs, out_stops: Longs
+) -> int:
+    """Writes simplified texts one behind the other and returns where the last one ends.
+
+    Args:
+        data: UTF-8 of the texts.
+        bounds: First byte of each text and end of the last, (n + 1,).
+        table: What becomes of each character.
+        out: Room for the result, `MOST_GROWTH` bytes a byte.
+        out_starts: First byte of each simplified text, filled.
+        out_stops: Behind the last byte, filled; -1 where the definition must simplify the text.
+    """
+    at = 0
+    for k in range(len(bounds) - 1):
+        out_starts[k] = at
+        out_stops[k] = _simplify(data, bounds[k], bounds[k + 1], table, out, at)
+        if out_stops[k] >= 0:
+            at = out_stops[k]
+    return at
+
+
+@kernel(LEXICON, INTS, INTS, _LONGS)
+def count_words(lexicon: LexiconArrays, first_chunk: Longs, chunk_numbers: Longs, n_words: Longs) -> None:
+    """Counts the words of each text, (n,); -1 where spaCy refused one of its chunks."""
+    chunks = lexicon.chunks
+    for k in range(len(n_words)):
+        n_words[k] = 0
+        for number in chunk_numbers[first_chunk[k] : first_chunk[k + 1]]:
+            if chunks[number, FLAGS] & UNUSABLE:
+                n_words[k] = -1
+                break
+            n_words[k] += chunks[number, CHUNK_TOKENS]
+
+
+@kernel(LEXICON, INTS, INTS, _LONGS, _OUT, _LONGS)
+def join_words(
+    lexicon: LexiconArrays, first_chunk: Longs, chunk_numbers: Longs, n_words: Longs, out: Bytes, ends: Longs
+) -> None:
+    """Writes the words of all texts, each followed by a space.
+
+    Args:
+        lexicon: The lexicon.
+        first_chunk: Number of chunks before each text, (n + 1,).
+        chunk_numbers: Number of each chunk in the lexicon.
+        n_words: Words of each text, (n,); texts with -1 are left out.
+        out: Room for the words: twice the bytes of the simplified texts.
+        ends: Where each word ends, before its space, filled.
+    """
+    chunks, listed, tokens, token_bytes = lexicon.chunks, lexicon.listed, lexicon.tokens, lexicon.token_bytes
+    at = word = 0
+    for text in range(len(n_words)):
+        if n_words[text] < 0:
+            continue
+        for number in chunk_numbers[first_chunk[text] : first_chunk[text + 1]]:
+            first = chunks[number, FIRST_TOKEN]
+            for token in listed[first : first + chunks[number, CHUNK_TOKENS]]:
+                start, n = tokens[token, TOKEN_START], tokens[token, TOKEN_LENGTH]
+                for i in range(n):
+                    out[at + i] = token_bytes[start + i]
+                at += n
+                ends[word] = at
+                word += 1
+                out[at] = _BLANK
+                at += 1
+
+
+_P1, _P2, _P3 = np.uint64(PRIME_1), np.uint64(PRIME_2), np.uint64(PRIME_3)
+_P4, _P5 = np.uint64(PRIME_4), np.uint64(PRIME_5)
+_FIRST_LANE, _LAST_LANE = np.uint64((PRIME_1 + PRIME_2) % 2**64), np.uint64(-PRIME_1 % 2**64)
+
+
+@part
+def _rotate(value: np.uint64, by: int) -> np.uint64:
+    return (value << np.uint64(by)) | (value >> np.uint64(64 - by))
+
+
+@part
+def _four(data: Bytes, i: int) -> np.uint64:
+    return (
+        np.uint64(data[i])
+        | np.uint64(data[i + 1]) << np.uint64(8)
+        | np.uint64(data[i + 2]) << np.uint64(16)
+        | np.uint64(data[i + 3]) << np.uint64(24)
+    )
+
+
+@part
+def _eight(data: Bytes, i: int) -> np.uint64:
+    return _four(data, i) | _four(data, i + 4) << np.uint64(32)
+
+
+@part
+def _round(lane: np.uint64, value: np.uint64) -> np.uint64:
+    return _rotate(lane + value * _P2, 31) * _P1
+
+
+@part
+def _long_start(data: Bytes, start: int, stop: int) -> np.uint64:
+    """Returns the hash of the whole stripes of 32 bytes; there is at least one."""
+    a, b, c, d = _FIRST_LANE, _P2, np.uint64(0), _LAST_LANE
+    for i in range(start, stop - 31, 32):
+        a, b = _round(a, _eight(data, i)), _round(b, _eight(data, i + 8))
+        c, d = _round(c, _eight(data, i + 16)), _round(d, _eight(data, i + 24))
+    h = _rotate(a, 1) + _rotate(b, 7) + _rotate(c, 12) + _rotate(d, 18)
+    for lane in (a, b, c, d):
+        h = (h ^ _round(np.uint64(0), lane)) * _P1 + _P4
+    return h
+
+
+@part
+def xxh64(data: Bytes, start: int, stop: int) -> np.uint64:
+    """Returns the XXH64 of ``data[start:stop]``; see `corpusmill.dedup.xxh64`."""
+    n = stop - start
+    h = _long_start(data, start, stop) if n >= 32 else _P5
+    h += np.uint64(n)
+    i = start + (n & ~31)
+    while i + 8 <= stop:
+        h = _rotate(h ^ _round(np.uint64(0), _eight(data, i)), 27) * _P1 + _P4
+        i += 8
+    if i + 4 <= stop:
+        h = _rotate(h ^ (_four(data, i) * _P1), 23) * _P2 + _P3
+        i += 4
+    while i < stop:
+        h = _rotate(h ^ (np.uint64(data[i]) * _P5), 11) * _P1
+        i += 1
+    h = (h ^ (h >> np.uint64(33))) * _P2
+    h = (h ^ (h >> np.uint64(29))) * _P3
+    return h ^ (h >> np.uint64(32))
+
+
+@kernel(BYTES, _LONGS, _HASHES)
+def hash_texts(data: Bytes, ends: Longs, hashes: Words64) -> None:
+    """Writes the XXH64 of texts that follow each other in ``data``, (n,); for tests of the hash alone."""
+    start = 0
+    for k in range(len(ends)):
+        hashes[k] = xxh64(data, start, ends[k])
+        start = ends[k]
+
+
+@kernel(BYTES, _LONGS, _LONGS, numba.int64, _HASHES, _LONGS)
+def hash_runs(words: Bytes, ends: Longs, n_words: Longs, ngram: int, hashes: Words64, stops: Longs) -> None:
+    """Writes the shingles of all texts.
+
+    Args:
+        words: Their words, each followed by one more byte; between the words of a text it is a space.
+        ends: Where each word ends.
+        n_words: Words of each text, (n,).
+        ngram: Words of a shingle.
+        hashes: Room for the shingles, filled.
+        stops: Where the shingles of each text end, filled, (n,).
+    """
+    first = found = 0
+    for text in range(len(n_words)):
+        behind = first + n_words[text]
+        for last in range(first + ngram - 1, behind):
+            begin = last - ngram + 1
+            start = ends[begin - 1] + 1 if begin else 0
+            hashes[found] = xxh64(words, start, ends[last])
+            found += 1
+        first = behind
+        stops[text] = found
+
+
+@kernel(_HASHES, _LONGS, _FUNCTIONS, _FUNCTIONS, _SIGNATURES)
+def sign(hashes: Words64, stops: Longs, factors: Words64, summands: Words64, signatures: Words64) -> None:
+    """Lowers signatures to the least values of the texts' shingles; see `corpusmill.dedup.minhash`.
+
+    Args:
+        hashes: Shingles, text after text.
+        stops: Where the shingles of each text end, (n,).
+        factors: Of the random functions, (functions,).
+        summands: Of the random functions, (functions,).
+        signatures: All bits set, (n, functions).
+    """
+    prime, shift = np.uint64((1 << 61) - 1), np.uint64(61)
+    start, n = 0, len(factors)
+    for text in range(len(stops)):
+        least = signatures[text]
+        for k in range(start, stops[text]):
+            h = hashes[k]
+            for j in range(n):
+                value = h * factors[j] + summands[j]
+                value = (value & prime) + (value >> shift)
+                value = value - prime if value >= prime else value
+                least[j] = min(least[j], value)
+        start = stops[text]
