@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, AirflowTaskTimeout
 
+from corpusmill.failures import sorted_error
 from corpusmill_operators.execution import task_arguments
+from corpusmill_operators.failure_message import failure_message
 from corpusmill_operators.retries import RETRY_POLICY
 from corpusmill_operators.xcom_keys import ERROR_KEY
 
-MAX_ERROR_CHARS = 4_000
-"""Characters of a message that are kept; the task's log has all of it."""
 REASONS_SHOWN = 5
 """Reasons that the summary line names."""
 
@@ -45,15 +46,32 @@ class StageOperator(BaseOperator):
         """Does the work and returns its report: counts, names and addresses, at most a few kilobytes of JSON."""
 
     def execute(self, context: Context) -> Any:
-        """Runs `work`, logs one line of counts and returns the report; a failure leaves its message as XCom."""
+        """Runs `work`, logs one line of counts and returns the report; a failure leaves its message as XCom.
+
+        Errors of the system and of libraries that mean something for the run (a full disk, a lost database, a dead GPU)
+        are raised as errors of ours, so that the retry policy knows them.
+        """
         try:
             report = self.work(context)
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS]
-            context["ti"].xcom_push(key=ERROR_KEY, value=message)
+        except (AirflowSkipException, AirflowRescheduleException):
             raise
+        except (Exception, AirflowTaskTimeout) as error:
+            meant = sorted_error(error) or error
+            self._leave_message(context, meant)
+            if meant is error:
+                raise
+            raise meant from error
         self.log.info("%s", summary_line(self.task_id, report))
         return report
+
+    def _leave_message(self, context: Context, error: BaseException) -> None:
+        """Logs why the task failed, as the log's first line about it, and leaves it as XCom for the run's report."""
+        ti = context["ti"]
+        where = "/".join(part for part in (crawl_of(context), getattr(self, "shard", None)) if part)
+        decision = self.retry_policy.evaluate(error, ti.try_number, ti.max_tries) if self.retry_policy else None
+        message = failure_message(error, where, decision, attempt=ti.try_number, attempts=ti.max_tries + 1)
+        self.log.error("%s failed: %s", self.task_id, message)
+        ti.xcom_push(key=ERROR_KEY, value=message)
 
 
 def crawl_of(context: Context) -> str:

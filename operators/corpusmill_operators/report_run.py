@@ -9,6 +9,8 @@ from corpusmill_operators.base import StageOperator
 from corpusmill_operators.xcom_keys import ERROR_KEY
 
 FAILED = "failed"
+OTHERS_NAMED = 5
+"""Further failed tasks that the message names."""
 
 
 class ReportRunOperator(StageOperator):
@@ -36,6 +38,8 @@ class ReportRunOperator(StageOperator):
         message = self._first_failure(context)
         plan = ti.xcom_pull(task_ids=self.plan_task, key="plan")
         report: dict[str, Any] = {}
+        if message:
+            self.log.error("%s", message)  # before the report is written: a lost catalog would leave nothing else
         if plan:
             report = chain.report(plan, FAILED if message else "success", message)
         if message:
@@ -46,14 +50,30 @@ class ReportRunOperator(StageOperator):
         """Returns what failed first in the order of the chain, and its message; "" where nothing failed."""
         ti, dag = context["ti"], context["dag"]
         states = ti.get_task_states(dag_id=dag.dag_id, run_ids=[context["run_id"]]).get(context["run_id"], {})
-        failed = {name for name, state in states.items() if state == FAILED}
-        for task in dag.topological_sort():
-            for name in sorted(failed):
-                index = name.removeprefix(f"{task.task_id}_")
-                if name != task.task_id and not (name != index and index.isdigit()):
-                    continue
-                where = {} if name == task.task_id else {"map_indexes": int(index)}
-                said = ti.xcom_pull(task_ids=task.task_id, key=ERROR_KEY, **where)
-                label = task.task_id if name == task.task_id else f"{task.task_id}[{index}]"
-                return f"{label} failed: {said or 'without a message (killed?); see its log'}"
-        return ""
+        failed = _in_chain_order(dag, {name for name, state in states.items() if state == FAILED})
+        if not failed:
+            return ""
+        (task, index), *others = failed
+        where = {} if index is None else {"map_indexes": index}
+        said = ti.xcom_pull(task_ids=task, key=ERROR_KEY, **where) or "without a message (killed?); see its log"
+        first, *more = f"{_label(task, index)} failed: {said}".split("\n", 1)
+        if others:
+            first += f" [also failed: {', '.join(_label(*other) for other in others[:OTHERS_NAMED])}"
+            first += f" and {len(others) - OTHERS_NAMED} more]" if len(others) > OTHERS_NAMED else "]"
+        return "\n".join([first, *more])
+
+
+def _in_chain_order(dag: Any, names: set[str]) -> list[tuple[str, int | None]]:
+    """Returns failed tasks in the order of the chain, with their map index; a mapped one is named ``task_INDEX``."""
+    found: list[tuple[str, int | None]] = []
+    for task in dag.topological_sort():
+        if task.task_id in names:
+            found.append((task.task_id, None))
+        prefix = f"{task.task_id}_"
+        indexes = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        found += [(task.task_id, index) for index in sorted(int(i) for i in indexes if i.isdigit())]
+    return found
+
+
+def _label(task: str, index: int | None) -> str:
+    return task if index is None else f"{task}[{index}]"

@@ -1,10 +1,13 @@
 """Which failures are retried: decided by the type of the exception, never by parsing a message.
 
-- `Permanent` (bad setting, failed validation, superseded run, unusable input): the task fails at once, because a person
-  must change something first.
+- `Permanent` (bad setting, failed validation, superseded run, unusable input, corrupt model): the task fails at once,
+  because a person must change something first.
 - `CommitConflict`: retry after 10 seconds; another crawl's commit was first.
 - `TransientDataError`: retry after 5 minutes; a server is busy and the reader's own retries are used up.
 - `WorkerDiedError`: retry after 1 minute; the child process was killed, for instance for its memory.
+- `DeviceError`: retry after 2 minutes; a GPU failed or was full, the next process may get another one.
+- `DiskFullError`: retry after 10 minutes; somebody may free space, scratch files go away by themselves.
+- Any other `Transient` (the catalog or a model hub does not answer): retry after 1 minute.
 - Anything else: the task's own ``retries`` and ``retry_delay``.
 
 A policy can end a task earlier, it cannot retry more often than the task's ``retries``.
@@ -14,7 +17,15 @@ from datetime import timedelta
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
-from corpusmill.errors import CommitConflict, Permanent, TransientDataError, WorkerDiedError
+from corpusmill.errors import (
+    CommitConflict,
+    DeviceError,
+    DiskFullError,
+    Permanent,
+    Transient,
+    TransientDataError,
+    WorkerDiedError,
+)
 
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
@@ -30,6 +41,9 @@ RETRY_POLICY = ExceptionRetryPolicy(
             reason="an input could not be read now",
         ),
         RetryRule(exception=WorkerDiedError, retry_delay=timedelta(minutes=1), reason="the worker process died"),
+        RetryRule(exception=DeviceError, retry_delay=timedelta(minutes=2), reason="a GPU failed or was full"),
+        RetryRule(exception=DiskFullError, retry_delay=timedelta(minutes=10), reason="a disk is full"),
+        RetryRule(exception=Transient, retry_delay=timedelta(minutes=1), reason="something does not answer now"),
     ]
 )
 """Default ``retry_policy`` of every operator of this package."""
