@@ -1,8 +1,8 @@
 """Settings of crawl ingestion; light enough for DAG files."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corpusmill.config import StageConfig
 
@@ -28,6 +28,18 @@ class ResiliparseOptions(StageConfig):
     """Keep the values of form fields."""
     noscript: bool = False
     """Keep ``<noscript>`` elements."""
+    line_model: bool = False
+    """Drop lines that `corpusmill.ingest.line_model` takes for boilerplate, and look at the full text of pages with
+    hardly any main text. Needs ``main_content`` and ``preserve_formatting``."""
+
+    @model_validator(mode="after")
+    def _line_model_has_lines(self) -> Self:
+        if self.line_model and not (self.main_content and self.preserve_formatting and not self.links):
+            raise ValueError(
+                "line_model=True needs main_content=True, preserve_formatting=True and links=False, because the model "
+                "was fitted on such text"
+            )
+        return self
 
 
 class TrafilaturaOptions(StageConfig):

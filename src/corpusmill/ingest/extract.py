@@ -15,6 +15,8 @@ from corpusmill.ingest.charset import CHARSET_RULES, Source, UndecodableError, d
 if TYPE_CHECKING:
     from corpusmill.ingest.config import IngestConfig
 
+MARKUP = {"preserve_formatting": "minimal_html", "links": True}
+"""Options under which resiliparse writes the markup that `corpusmill.ingest.line_model` reads."""
 NOT_ROWS = frozenset({"max_error_fraction", "resiliparse", "trafilatura"})
 
 
@@ -54,12 +56,22 @@ def extraction_fingerprint(config: "IngestConfig") -> str:
     return fingerprint(
         settings
         | {
-            "options": getattr(config, config.extractor).model_dump(mode="json"),
+            "options": _options(config),
             "version": version(config.extractor),
             "charset_rules": CHARSET_RULES,
             "charset_detector": version("resiliparse"),
         }
     )
+
+
+def _options(config: "IngestConfig") -> dict[str, Any]:
+    """Returns the extractor's options; with the line model also its rules and weights, without it no word of it."""
+    options: dict[str, Any] = getattr(config, config.extractor).model_dump(mode="json")
+    if options.pop("line_model", False):
+        from corpusmill.ingest.line_model import model_digest
+
+        options["line_model"] = model_digest()
+    return options
 
 
 def load_extractor(name: str, options: Mapping[str, Any]) -> Extractor:
@@ -75,7 +87,28 @@ def load_extractor(name: str, options: Mapping[str, Any]) -> Extractor:
         return lambda html: extract(html, deduplicate=False, **options) or ""
     from resiliparse.extract.html2text import extract_plain_text
 
-    return lambda html: extract_plain_text(html, **options)
+    library = {option: value for option, value in options.items() if option != "line_model"}
+    if options.get("line_model"):
+        return _with_line_model(library)
+    return lambda html: extract_plain_text(html, **library)
+
+
+def _with_line_model(library: Mapping[str, Any]) -> Extractor:
+    """Returns resiliparse's extraction followed by the line model."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    from corpusmill.ingest.line_model import load_weights, refine
+
+    marked = {**library, **MARKUP}
+    load_weights()
+
+    def run(html: str) -> str:
+        text = refine(
+            extract_plain_text(html, **marked), lambda: extract_plain_text(html, **{**marked, "main_content": False})
+        )
+        return extract_plain_text(html, **library) if text is None else text
+
+    return run
 
 
 def extract_page(html: bytes, header_charset: str | None, extractor: Extractor) -> Extracted:
