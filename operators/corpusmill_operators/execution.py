@@ -1,4 +1,4 @@
-"""Where the tasks of each stage run: executor, queue, pool slots and Kubernetes pod, from one YAML file.
+"""Where the tasks of each stage run: executor, queue, pool slots, retry delay and Kubernetes pod, from one YAML file.
 
 The variable ``CORPUSMILL_EXECUTION`` names the file; without it the installation's own defaults hold. DAG files say
 what is done, this file says where, so that one DAG runs on a laptop and on a cluster::
@@ -16,6 +16,7 @@ field by field. What the file says holds against the DAG file. A mistake anywher
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.util import find_spec
@@ -93,6 +94,8 @@ class StagePlacement(StageConfig):
     """Queue that workers listen to (``airflow celery worker --queues``)."""
     pool_slots: int | None = Field(default=None, ge=1)
     """Slots of its pool that one task takes."""
+    retry_delay_seconds: float | None = Field(default=None, gt=0)
+    """Time until a task is tried again whose failure says no time of its own, for instance when its worker was lost."""
     pod_override: PodOverride | None = None
     """Pod of the task, where the executor is Kubernetes'."""
 
@@ -113,7 +116,7 @@ class ExecutionConfig(StageConfig):
 
 
 def task_arguments(operator: type) -> dict[str, Any]:
-    """Returns the arguments that place an operator's tasks: executor, queue, pool slots, executor config.
+    """Returns the arguments that place an operator's tasks: executor, queue, pool slots, retry delay, executor config.
 
     Args:
         operator: Class of the operator, or one derived from it.
@@ -126,6 +129,8 @@ def task_arguments(operator: type) -> dict[str, Any]:
         return {}
     placement = _read(file, _stamp(file), os.environ.get("AIRFLOW__CORE__EXECUTOR")).placement(stage_of(operator))
     arguments = {name: getattr(placement, name) for name in ("executor", "queue", "pool_slots")}
+    if placement.retry_delay_seconds is not None:
+        arguments["retry_delay"] = timedelta(seconds=placement.retry_delay_seconds)
     if placement.pod_override is not None:
         arguments["executor_config"] = {"pod_override": pod_of(placement.pod_override)}
     return {name: value for name, value in arguments.items() if value is not None}

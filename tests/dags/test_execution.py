@@ -11,7 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLUSTER = """
 stages:
-  "*": {queue: default}
+  "*": {queue: default, retry_delay_seconds: 15}
   "refine_*": {queue: gpu, pool_slots: 2}
   refine_chunks:
     executor: KubernetesExecutor
@@ -41,7 +41,7 @@ def read(text):
             pod = (task.executor_config or {}).get("pod_override")
             tasks[f"{dag.dag_id}.{task.task_id}"] = {
                 "executor": task.executor, "queue": task.queue, "pool_slots": task.pool_slots,
-                "pod": pod and pod.to_dict()["spec"],
+                "retry_delay": task.retry_delay.total_seconds(), "pod": pod and pod.to_dict()["spec"],
             }
     return {"errors": bag.import_errors, "tasks": tasks}
 
@@ -95,8 +95,8 @@ def test_placements_reach_plain_and_mapped_tasks_through_serialisation(on_cluste
     read = on_cluster[0]
     assert [file for file in read["errors"] if Path(file).name in PLACED] == []
     place = read["tasks"]
-    assert place["corpus_refresh_demo.plan"] == {"executor": None, "queue": "default", "pool_slots": 1, "pod": None}
-    assert place["corpus_refresh_demo.ingest"]["queue"] == "default"
+    plain = {"executor": None, "queue": "default", "pool_slots": 1, "retry_delay": 15.0, "pod": None}
+    assert place["corpus_refresh_demo.plan"] == place["corpus_refresh_demo.ingest"] == plain
     documents, chunks = (place[f"corpus_refresh_demo.refine_{name}"] for name in ("documents", "chunks"))
     assert (documents["executor"], documents["queue"], documents["pool_slots"]) == (None, "gpu", 2)
     assert (chunks["executor"], chunks["queue"], chunks["pool_slots"]) == ("KubernetesExecutor", "gpu", 2)

@@ -1,0 +1,1 @@
+"""Runs what compose.yaml describes without a container engine: the same processes with the same environment."""
