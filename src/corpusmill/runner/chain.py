@@ -12,6 +12,7 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.recipe import parse_recipe
+from corpusmill.report import StageReport
 from corpusmill.runner import commit as commits
 from corpusmill.runner import deduplicate as deduplication
 from corpusmill.runner import map_stage, score_counts
@@ -24,6 +25,7 @@ from corpusmill.runner.device import device_slot
 from corpusmill.runner.frozen_selections import pin_cutoffs
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import RunPlan, load_plan, plan_run
+from corpusmill.runner.shard_report import reported_shard
 from corpusmill.runner.stage_tables import MODEL_STAGES, published_stages, stage_table
 
 log = logging.getLogger(__name__)
@@ -58,13 +60,20 @@ def run_shard(plan: str, stage: str, shard: str, progress: Callable[[str], None]
     lake, loaded = _open(plan)
     if already_published(lake, loaded):
         return {"stage": stage, "crawl": loaded.crawl, "shard": shard, "skipped": True}
-    log_progress = progress or log.info
+    with reported_shard(lake, loaded, stage, shard) as reports:
+        reports.append(_run_shard(lake, loaded, stage, shard, progress or log.info))
+    return reports[0].to_json()
+
+
+def _run_shard(
+    lake: Lakehouse, plan: RunPlan, stage: str, shard: str, log_progress: Callable[[str], None]
+) -> StageReport:
     if stage in MODEL_STAGES:
         with device_slot(log_progress):
-            return map_stage.run_shard(lake, loaded, stage, shard, log_progress).to_json()
-    if stage == "assemble" and loaded.packs_sequences:
-        map_stage.run_shard(lake, loaded, "assemble_sequences", shard, log_progress)
-    return map_stage.run_shard(lake, loaded, stage, shard, log_progress).to_json()
+            return map_stage.run_shard(lake, plan, stage, shard, log_progress)
+    if stage == "assemble" and plan.packs_sequences:
+        map_stage.run_shard(lake, plan, "assemble_sequences", shard, log_progress)
+    return map_stage.run_shard(lake, plan, stage, shard, log_progress)
 
 
 def stage_endpoint(plan: str, stage: str) -> str | None:

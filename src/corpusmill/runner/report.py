@@ -1,7 +1,8 @@
 """The bounded report of a run: funnel, reasons, validation, examples; stored once and shown to people.
 
-It is all that a page or a terminal needs to read about a run (at most 2 MB of JSON), so that old runs keep their
-figures when tables have moved on. `report` also writes the run's row in ``ops.runs``, whether it succeeded or not.
+It is all that a page or a terminal needs to read about a run (at most 2 MB of JSON, see `report_bounds`), so that old
+runs keep their figures when tables have moved on. `report` also writes the run's row in ``ops.runs``, whether it
+succeeded or not.
 """
 
 import datetime as dt
@@ -17,14 +18,17 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.shards import RunToken
 from corpusmill.prox.refinement_alarms import refinement_shares
 from corpusmill.report import StageReport
-from corpusmill.runner.audit import source_plan
 from corpusmill.runner.commit import stored_stage_report
+from corpusmill.runner.corpus_mix import corpus_mix
 from corpusmill.runner.demo_quality import demo_quality
 from corpusmill.runner.examples import refinement_examples
 from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.provenance import source_plan
 from corpusmill.runner.publish import publication_uri
 from corpusmill.runner.records import RecordNotFoundError, find_record, record_uri, write_record
 from corpusmill.runner.refinement_alarms import REFINEMENT_STAGES
+from corpusmill.runner.report_bounds import bounded
+from corpusmill.runner.run_history import earlier_funnels
 from corpusmill.runner.selection_summary import epoch_summary, selection_summary
 from corpusmill.runner.stage_tables import committed
 from corpusmill.runner.validate import validation_uri
@@ -42,7 +46,7 @@ OF_SEQUENCES = ("pack", "assemble_sequences")
 """Stages of recipes that score packed sequences; their ``score`` and ``select`` count sequences too."""
 OPTIONAL = ("refine_documents", "refine_chunks", "score", "select")
 """Stages that a recipe may leave out."""
-EXAMPLES = 12
+EXAMPLES = 60
 """Before / program / after examples that a report holds."""
 
 
@@ -59,6 +63,8 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
     publication = find_record(lake, publication_uri(lake, plan)) or {}
     funnel = [_step(r, plan) for r in stages if _is_part_of(plan, r.stage)]
     _count_retractions(funnel, publication.get("published"))
+    validation = find_record(lake, validation_uri(lake, plan))
+    _count_tokens(funnel, validation)
     return {
         "recipe": plan.name,
         "crawl": plan.crawl,
@@ -73,10 +79,15 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "snapshot": publication.get("snapshot"),
         "tag": publication.get("tag"),
         "retracted": publication.get("retracted", {}),
-        "validation": find_record(lake, validation_uri(lake, plan)),
+        "validation": validation,
         "selection": selection_summary(lake, source),
         "epochs": epoch_summary(lake, plan),
+        "compared": earlier_funnels(lake, plan.name, plan.crawl, plan.epoch),
+        "n_shards": len(plan.shards),
+        "n_files": len(plan.files),
+        "started_at": plan.started_at,
         "refiner_quality": None,
+        "mix": None,
         "examples": [],
         **_looks(lake, source),
     }
@@ -84,7 +95,7 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
 
 def write_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> dict[str, Any]:
     """Stores the report and the run's row in ``ops.runs``; returns the report."""
-    report = build_report(lake, plan, state, message)
+    report = bounded(build_report(lake, plan, state, message))
     write_record(lake, report_uri(lake, plan), report)
     partition = {"recipe": plan.name, "crawl": plan.crawl, "epoch": str(plan.epoch)}
     row = {
@@ -93,7 +104,7 @@ def write_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
         "epoch": plan.epoch,
         "run_id": plan.run_id,
         "state": state,
-        "message": message,
+        "message": report["message"],
         "config": json.dumps(plan.recipe, sort_keys=True),
         "commit_keys": json.dumps(plan.keys, sort_keys=True),
         "report": json.dumps({k: v for k, v in report.items() if k != "examples"}, sort_keys=True),
@@ -116,6 +127,7 @@ def _looks(lake: Lakehouse, plan: RunPlan) -> dict[str, Any]:
     try:
         return {
             "refiner_quality": demo_quality(lake, plan),
+            "mix": corpus_mix(lake, plan),
             "examples": refinement_examples(lake, plan, EXAMPLES),
         }
     except RecordNotFoundError as error:
@@ -137,6 +149,18 @@ def _count_retractions(funnel: list[dict[str, Any]], published: int | None) -> N
         if lost > 0:
             funnel[-1]["removed"] = {"retracted.copy_in_older_crawl": lost}
             funnel[-1]["documents_kept"], funnel[-1]["characters_kept"] = published, 0
+
+
+def _count_tokens(funnel: list[dict[str, Any]], validation: dict[str, Any] | None) -> None:
+    """Adds ``tokens_kept`` where tokens were counted: what was scored, and what the audit found to publish."""
+    audited = (validation or {}).get("metrics") or {}
+    for step in funnel:
+        metrics = step["metrics"]
+        if step["stage"] == "assemble" and step["documents_kept"] == audited.get("n_documents"):
+            metrics = audited
+        tokens = metrics.get("sequence_tokens") or metrics.get("n_tokens")
+        if tokens:
+            step["tokens_kept"] = int(tokens)
 
 
 def _is_part_of(plan: RunPlan, stage: str) -> bool:
