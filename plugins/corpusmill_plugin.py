@@ -1,14 +1,17 @@
-"""Registers corpusmill with Airflow: the timetable and the operator links, here and nowhere else."""
+"""Registers corpusmill with Airflow: timetable, operator links and UI pages, here and nowhere else."""
 
 from airflow.plugins_manager import AirflowPlugin
 
 from corpusmill_operators.links import DataDocsLink
-from corpusmill_operators.timetable import CrawlReleaseTimetable
+from corpusmill_operators.timetable import CrawlReleaseTimetable, DailyWatchTimetable
+from corpusmill_operators.ui.registration import FASTAPI_APPS, REACT_APPS
 
 
 class CorpusmillPlugin(AirflowPlugin):
     """Loaded from the plugins folder by every Airflow process."""
 
     name = "corpusmill"
-    timetables = [CrawlReleaseTimetable]  # noqa: RUF012 - the form that Airflow documents
+    timetables = [CrawlReleaseTimetable, DailyWatchTimetable]  # noqa: RUF012 - the form that Airflow documents
     operator_extra_links = [DataDocsLink()]  # noqa: RUF012
+    fastapi_apps = FASTAPI_APPS
+    react_apps = REACT_APPS
