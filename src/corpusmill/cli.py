@@ -11,6 +11,7 @@ from typing import Any
 
 from corpusmill import __version__
 from corpusmill.ablation_commands import add_ablation_command
+from corpusmill.dedup_commands import add_dedup_commands
 from corpusmill.epoch_command import add_epoch_command
 from corpusmill.errors import ConfigError, CorpusmillError
 from corpusmill.reference_model_commands import add_reference_model_commands
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add_refiner_commands(commands, _say, _out)
     add_reference_model_commands(commands, _say, _out)
     add_ablation_command(commands, _say, _out)
+    add_dedup_commands(commands, _say, _out)
     add_epoch_command(commands, _say, _out)
 
     explain = commands.add_parser("explain", help="everything about one document")

@@ -134,6 +134,23 @@ DOCUMENTS = TableSpec(
     sort=("language", "doc_id"),
 )
 
+# The deduplication index of a crawl: per band the sorted keys of its documents. No column names the input file, because
+# rows would then be sorted by file before they are sorted by key.
+MINHASH = TableSpec(
+    "minhash",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("made_by", STRING),
+            required("band", pa.int32()),
+            required("key", pa.binary(16)),
+            required("doc_id", STRING),
+        ]
+    ),
+    sort=("band", "key", "doc_id"),
+    low_cardinality=("crawl", "made_by", "band"),
+)
+
 DUPLICATES = TableSpec(
     "duplicates",
     pa.schema(
@@ -147,9 +164,10 @@ DUPLICATES = TableSpec(
             required("duplicate_of_crawl", STRING),
             required("similarity", pa.float64()),
             required("kept", pa.bool_()),
+            pa.field("cluster_crawl", STRING),
         ]
     ),
-    low_cardinality=("crawl", "warc_file", "kind", "duplicate_of_crawl"),
+    low_cardinality=("crawl", "warc_file", "kind", "duplicate_of_crawl", "cluster_crawl"),
 )
 
 # What a refiner's output depends on; null in rows of versions that did not store it.
@@ -432,6 +450,7 @@ EPOCHS = TableSpec(
 
 RECIPE_TABLES = (
     DOCUMENTS,
+    MINHASH,
     DUPLICATES,
     DOCUMENT_REFINEMENTS,
     CHUNK_REFINEMENTS,

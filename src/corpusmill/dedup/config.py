@@ -1,8 +1,34 @@
 """Settings of deduplication."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from corpusmill.config import StageConfig
+from pydantic import Field, model_validator
+
+from corpusmill.config import StageConfig, fingerprint
+
+INDEX_VERSION = 1
+"""Version of the band keys in the index; another one is another index."""
+
+
+class NearConfig(StageConfig):
+    """Which documents are near duplicates: MinHash finds candidates, the exact similarity decides.
+
+    The defaults are those of datatrove and FineWeb (14 bands of 8 values over runs of 5 words). A pair of similarity s
+    is a candidate with probability 1 - (1 - s^8)^14: 0.05 at 0.5, 0.56 at 0.7, 0.92 at 0.8, above 0.9999 at 0.95.
+    """
+
+    threshold: Annotated[float, Field(ge=0.5, le=1.0)] = 0.5
+    """Least Jaccard similarity of the two texts' sets of word runs, computed exactly, at which they are duplicates."""
+    bands: Annotated[int, Field(ge=1, le=128)] = 14
+    """Bands of a signature; texts that agree in one whole band are compared."""
+    rows: Annotated[int, Field(ge=1, le=64)] = 8
+    """Values of a band."""
+    ngram: Annotated[int, Field(ge=1, le=32)] = 5
+    """Words of a run; a text with fewer has no signature and is compared exactly only."""
+
+    def index_fingerprint(self) -> str:
+        """Returns what the index depends on; the threshold is not in it, so that it can change without a new index."""
+        return f"minhash-{INDEX_VERSION}-" + fingerprint([INDEX_VERSION, self.bands, self.rows, self.ngram])
 
 
 class DeduplicationConfig(StageConfig):
@@ -10,13 +36,20 @@ class DeduplicationConfig(StageConfig):
 
     method: Literal["exact"] | None = "exact"
     """``exact``: equal 128-bit hash of the cleaned text with runs of whitespace folded; None: nothing is removed."""
+    near: NearConfig | None = None
+    """Near duplicates as well, an index of each crawl is kept for it; None: exact copies only."""
     across_crawls: bool = True
     """True: a document whose copy stands in the published corpus of an older crawl is removed."""
+    survivor: Literal["oldest_crawl"] = "oldest_crawl"
+    """The copy of the oldest crawl stays, within a crawl the lowest document id; crawls are ordered by their ids."""
 
     @property
     def compares_crawls(self) -> bool:
         """Whether other crawls matter to this recipe's deduplication at all."""
         return self.across_crawls and self.method is not None
 
-    survivor: Literal["oldest_crawl"] = "oldest_crawl"
-    """The copy of the oldest crawl stays, within a crawl the lowest document id; crawls are ordered by their ids."""
+    @model_validator(mode="after")
+    def _near_needs_exact(self) -> Self:
+        if self.near is not None and self.method is None:
+            raise ValueError("near=... needs method='exact': the index holds one document of each exact text")
+        return self

@@ -2,8 +2,8 @@
 
 The answer is a table of every document that has a duplicate, with the copy that stays and where it is. A document is
 removed only if its survivor is in the same crawl or stands in the published corpus of an older crawl. Near duplicates
-will come behind the same function signature. DuckDB does the joins; ids and digests of one crawl are in memory (about
-150 bytes a document), and of each older crawl while it is looked at.
+are found beside them (`near`) and joined to the same answer (`policy`). DuckDB does the joins; ids and digests of one
+crawl are in memory (about 150 bytes a document), and of each older crawl while it is looked at.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,8 @@ def find_exact_duplicates(documents: pa.Table, crawl: str, older: Iterable[tuple
 
     Returns:
         Rows of `schema.DUPLICATES`, sorted by doc_id: removed copies (``kept`` false) and, for clusters whose survivor
-        is in this crawl, the survivor itself (``kept`` true, ``duplicate_of`` its own id).
+        is in this crawl, the survivor itself (``kept`` true, ``duplicate_of`` its own id). A cluster has the id of its
+        survivor.
     """
     connection = duckdb.connect()
     try:
@@ -53,9 +54,10 @@ with oldest as (
 ), here as (
   select dedup_digest as digest, min(doc_id) as first_id, count(*) as copies from documents group by dedup_digest
 )
-select $crawl as crawl, d.doc_id, d.warc_file, 'exact' as kind, d.dedup_digest as cluster,
+select $crawl as crawl, d.doc_id, d.warc_file, 'exact' as kind, coalesce(o.survivor, h.first_id) as cluster,
   coalesce(o.survivor, h.first_id) as duplicate_of, coalesce(o.survivor_crawl, $crawl) as duplicate_of_crawl,
-  1.0::double as similarity, (o.survivor is null and d.doc_id = h.first_id) as kept
+  1.0::double as similarity, (o.survivor is null and d.doc_id = h.first_id) as kept,
+  coalesce(o.survivor_crawl, $crawl) as cluster_crawl
 from documents d join here h on h.digest = d.dedup_digest left join oldest o on o.digest = d.dedup_digest
 where o.survivor is not null or h.copies > 1
 order by d.doc_id

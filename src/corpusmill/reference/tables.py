@@ -9,7 +9,8 @@ from corpusmill.schema import OPS_TABLES, PAGES, RECIPE_TABLES, TableSpec
 TABLES: dict[str, str] = {
     "raw.pages": "Fetched pages with their main text; one row per page, shared by recipes with equal extraction.",
     "<recipe>.documents": "Every page after the rules, kept or not, with every measure; text of kept ones only.",
-    "<recipe>.duplicates": "Kept documents that have an exact copy, and which copy stays.",
+    "<recipe>.minhash": "The deduplication index of a crawl: the band keys of its kept documents, sorted.",
+    "<recipe>.duplicates": "Kept documents that have an exact copy or a near duplicate, and which one stays.",
     "<recipe>.document_refinements": "What the document refiner decided on each document that was left.",
     "<recipe>.chunk_refinements": "Programs as emitted, operations as executed, and the refined text.",
     "<recipe>.sequences": "Packed token sequences with the documents they come from, where these are what is scored.",
@@ -54,4 +55,5 @@ def _type(type_: pa.DataType) -> str:
     if isinstance(type_, pa.StructType):
         return "struct of " + ", ".join(f"`{field.name}` {_type(field.type)}" for field in type_)
     names = {"large_string": "string", "large_binary": "binary", "timestamp[us, tz=UTC]": "timestamp"}
+    names["fixed_size_binary[16]"] = "16 bytes"
     return names.get(str(type_), str(type_))

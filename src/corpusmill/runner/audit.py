@@ -23,7 +23,9 @@ from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
 from corpusmill.runner.assemble import corpus_groups
 from corpusmill.runner.assemble_sequences import sequence_groups
 from corpusmill.runner.deduplicate import find_duplicates, kept_documents, removed_ids
-from corpusmill.runner.plan import BaseCrawl, RunPlan, load_plan, published_base, rebased
+from corpusmill.runner.near_duplicates import near_published
+from corpusmill.runner.plan import BaseCrawl, RunPlan, published_base, rebased
+from corpusmill.runner.provenance import provenance_uri, source_plan
 from corpusmill.runner.records import read_record, record_uri, write_record
 from corpusmill.runner.select import decide_selection
 from corpusmill.runner.sequence_release import remaining_with_sequences, sequences_holding, sequences_token
@@ -68,11 +70,6 @@ class AuditBranch:
     retracted: dict[str, int]
     plan: RunPlan
     sequences: dict[str, int] = field(default_factory=dict)
-
-
-def provenance_uri(lake: Lakehouse, recipe: str, crawl: str, key: str) -> str:
-    """Returns where the plan that a corpus partition was assembled from is named, by the partition's content key."""
-    return record_uri(lake, recipe, crawl, "corpora", f"{key}.json")
 
 
 def branch_name(plan: RunPlan) -> str:
@@ -142,11 +139,6 @@ def stored_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
     return AuditBranch(record["name"], tokens, record["rows"], record["retracted"], plan_of_branch, sequences)
 
 
-def source_plan(lake: Lakehouse, recipe: str, crawl: str, key: str) -> RunPlan:
-    """Returns the plan whose stored tables a corpus partition was assembled from, by the partition's content key."""
-    return load_plan(lake, read_record(lake, provenance_uri(lake, recipe, crawl, key))["plan"])
-
-
 def _to_record(branch: AuditBranch) -> dict[str, Any]:
     return {
         "name": branch.name,
@@ -203,6 +195,7 @@ def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: st
     """
     corpus = lake.table(f"{stored.name}.corpus")
     older = [corpus.scan({"crawl": b.crawl}, columns=["dedup_digest"], ref=branch)["dedup_digest"] for b in base]
+    older.append(near_published(lake, stored, base, branch))
     taken = pa.chunked_array([chunk for column in older for chunk in column.chunks], pa.large_string())
     key = fingerprint([stored.keys["corpus"], "retracted", [[b.crawl, b.key] for b in base]])
     log.warning(

@@ -1,4 +1,4 @@
-"""Finds the crawl's duplicates, within itself and against the published corpora of older crawls."""
+"""Finds the crawl's duplicates, exact and near, within itself and against the published corpora of older crawls."""
 
 import time
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from corpusmill.dedup.exact import find_exact_duplicates
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition
 from corpusmill.report import StageReport
+from corpusmill.runner.near_duplicates import join_near_duplicates
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import RecordNotFoundError
 from corpusmill.runner.stage_tables import input_table, stage_table
@@ -38,7 +39,8 @@ def find_duplicates(lake: Lakehouse, plan: RunPlan, kept: pa.Table, ref: str | N
     if config.method is None:
         return DUPLICATES.schema.empty_table()
     documents = kept.select(["doc_id", "warc_file", "dedup_digest"])
-    return find_exact_duplicates(documents, plan.crawl, _published(lake, plan, ref) if config.across_crawls else ())
+    exact = find_exact_duplicates(documents, plan.crawl, _published(lake, plan, ref) if config.across_crawls else ())
+    return join_near_duplicates(lake, plan, kept, exact, ref)
 
 
 def removed_ids(duplicates: pa.Table) -> Column:
@@ -81,6 +83,10 @@ def _published(lake: Lakehouse, plan: RunPlan, ref: str | None) -> Iterator[tupl
 
 def _reasons(found: pa.Table, crawl: str) -> dict[str, int]:
     out = found.filter(pc.invert(found["kept"]))
-    here = out["duplicate_of_crawl"].to_pylist().count(crawl)
-    counts = {"deduplicate.exact_same_crawl": here, "deduplicate.exact_older_crawl": out.num_rows - here}
+    here = pc.equal(out["duplicate_of_crawl"], crawl)
+    counts = {}
+    for kind in ("exact", "near"):
+        of_kind = pc.equal(out["kind"], kind)
+        counts[f"deduplicate.{kind}_same_crawl"] = out.filter(pc.and_(of_kind, here)).num_rows
+        counts[f"deduplicate.{kind}_older_crawl"] = out.filter(pc.and_(of_kind, pc.invert(here))).num_rows
     return {reason: n for reason, n in counts.items() if n}

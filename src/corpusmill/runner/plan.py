@@ -12,6 +12,7 @@ from typing import Any
 
 from corpusmill import __version__
 from corpusmill.config import StageConfig, fingerprint
+from corpusmill.dedup.config import NearConfig
 from corpusmill.dedup.crawl_order import crawl_order
 from corpusmill.errors import ConfigError
 from corpusmill.ingest.crawl import list_files, path_list_digest
@@ -187,6 +188,8 @@ def commit_keys(
         )
 
     add("clean", "rules", keys["ingest"])
+    if recipe.deduplication.near is not None:
+        keys["minhash"] = minhash_key(recipe.name, crawl, recipe.deduplication.near, keys["clean"])
     across = recipe.deduplication.compares_crawls
     add("deduplicate", "deduplication", keys["clean"], [[b.crawl, b.key] for b in base] if across else [])
     add("refine_documents", "refine_documents", keys["deduplicate"])
@@ -199,6 +202,11 @@ def commit_keys(
     if recipe.packs_sequences:
         keys["corpus_sequences"] = sequences_key(keys["corpus"])
     return keys
+
+
+def minhash_key(recipe: str, crawl: str, config: NearConfig, documents: str) -> str:
+    """Returns the commit key of a crawl's deduplication index, from the key of its documents; no threshold is in it."""
+    return fingerprint([recipe, crawl, "minhash", config.index_fingerprint(), documents])
 
 
 def _packing_key(recipe: Recipe, crawl: str, pinned: PinnedModel | None, texts: str) -> str:

@@ -17,6 +17,7 @@ MODEL_STAGES = ("refine_documents", "refine_chunks", "score")
 _TABLE_OF = {
     "ingest": "pages",
     "clean": "documents",
+    "minhash": "minhash",
     "deduplicate": "duplicates",
     "refine_documents": "document_refinements",
     "refine_chunks": "chunk_refinements",
@@ -75,6 +76,8 @@ def stages_committed(lake: Lakehouse, plan: RunPlan) -> bool:
     left_out = {stage for stage in MODEL_STAGES if plan.recipe[stage] is None}
     if not plan.packs_sequences:
         left_out.add("pack")
+    if "minhash" not in plan.keys:
+        left_out.add("minhash")
     return all(committed(lake, plan, stage) for stage in _TABLE_OF if stage not in (*PUBLISHED, *left_out))
 
 

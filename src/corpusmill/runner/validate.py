@@ -10,9 +10,10 @@ from corpusmill.errors import ValidationFailedError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.pruning.packing_config import packing_of
-from corpusmill.runner.audit import AuditBranch, source_plan, stored_branch
+from corpusmill.runner.audit import AuditBranch, stored_branch
 from corpusmill.runner.commit import stored_stage_report
 from corpusmill.runner.plan import RunPlan
+from corpusmill.runner.provenance import source_plan
 from corpusmill.runner.records import find_record, record_uri, write_record
 from corpusmill.runner.refinement_alarms import REFINEMENT_STAGES, alarm_checks, alarm_metrics, stage_alarms
 from corpusmill.schema import CORPUS

@@ -1,0 +1,77 @@
+"""Pairs of documents that share a band key, between two crawls or inside one.
+
+Which pairs are candidates is a property of the two indexes alone, never of what is published or of the order in which
+crawls arrive: of the documents of an index with one key, the lowest few ids are candidates.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from corpusmill.dedup.clusters import key_words, probe
+from corpusmill.dedup.index import BandIndex, BandPart, Keys, Numbers, parts_of
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+LOWEST = 8
+"""Documents of one key that others are compared with. Ten thousand pages of one template that are no duplicates of each
+other would otherwise be fifty million pairs."""
+SHIFT = np.int64(32)
+LOW_BITS = np.int64((1 << 32) - 1)
+
+
+def pair_codes(source: Numbers, target: Numbers) -> Numbers:
+    """Returns one number a pair that sorts by (source, target), (pairs,); documents are numbered below 2^31."""
+    return np.asarray((source << SHIFT) | target)
+
+
+def pair_ends(codes: Numbers) -> tuple[Numbers, Numbers]:
+    """Returns sources and targets of `pair_codes`, each (pairs,)."""
+    return codes >> SHIFT, codes & LOW_BITS
+
+
+def candidate_pairs(source: BandIndex, wanted: Mask, target: BandIndex, bands: int, *, same: bool = False) -> Numbers:
+    """Returns the candidates of some documents, as `pair_codes` without repeats, sorted, (pairs,).
+
+    Args:
+        source: Index of the documents that are looked up.
+        wanted: Which of them, (documents of source,).
+        target: Index that they are looked up in.
+        bands: Bands of both indexes.
+        same: Both are the index of one crawl: a document's candidates are those before it.
+    """
+    found = np.empty(0, dtype=np.int64)
+    if not wanted.any() or not len(target):
+        return found
+    parts = parts_of(source, target)
+    for band in range(bands):
+        for part in range(parts):
+            asked = source.part(band, part, parts)
+            documents = asked.documents(np.arange(len(asked.keys)))
+            inside = wanted[documents]
+            met = _meetings(asked.keys[inside], documents[inside], target.part(band, part, parts), same)
+            found = np.unique(np.concatenate([found, met]))
+    return found
+
+
+def _meetings(keys: Keys, documents: Numbers, held: BandPart, same: bool) -> Numbers:
+    """Returns the pairs of one band part with equal keys, without repeats, (pairs,)."""
+    places = probe(keys, held.keys)
+    hit = places >= 0
+    places, documents = places[hit], documents[hit]
+    asked_words, held_words = key_words(keys)[hit], key_words(held.keys)
+    codes = [np.empty(0, dtype=np.int64)]
+    for _ in range(LOWEST):
+        if not len(places):
+            break
+        codes.append(pair_codes(documents, held.documents(places)))
+        places = places + 1
+        on = places < len(held_words)
+        on[on] = (held_words[places[on]] == asked_words[on]).all(axis=1)
+        places, documents, asked_words = places[on], documents[on], asked_words[on]
+    found = np.unique(np.concatenate(codes))
+    if same:
+        first, second = pair_ends(found)
+        found = found[second < first]
+    return found

@@ -1,0 +1,15 @@
+"""Which plan's stored tables a published crawl was assembled from."""
+
+from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.runner.plan import RunPlan, load_plan
+from corpusmill.runner.records import read_record, record_uri
+
+
+def provenance_uri(lake: Lakehouse, recipe: str, crawl: str, key: str) -> str:
+    """Returns where the plan that a corpus partition was assembled from is named, by the partition's content key."""
+    return record_uri(lake, recipe, crawl, "corpora", f"{key}.json")
+
+
+def source_plan(lake: Lakehouse, recipe: str, crawl: str, key: str) -> RunPlan:
+    """Returns the plan whose stored tables a corpus partition was assembled from, by the partition's content key."""
+    return load_plan(lake, read_record(lake, provenance_uri(lake, recipe, crawl, key))["plan"])
