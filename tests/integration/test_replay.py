@@ -15,7 +15,7 @@ from corpusmill.runner import chain
 from corpusmill.runner.plan import load_plan
 from corpusmill.runner.refresh import refresh
 from corpusmill.runner.replay import replay
-from corpusmill.runner.stored_programs import cache_path
+from corpusmill.runner.stored_results import cache_path
 from corpusmill.runner.whole_crawl import commit_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -1,7 +1,7 @@
 """From rows to windows of token ids: texts are encoded ahead of the model, packed sequences come as ids."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -60,15 +60,17 @@ def cut_windows(number: int, ids: list[int], context: int, prefix: tuple[int, ..
     return [Window(number, window, i == 0) for i, window in enumerate(cut) if len(window) > 1]
 
 
-def read_ahead(batch: pa.Table, read: Callable[[pa.Table], list[Unit]]) -> Iterator[list[Unit]]:
-    """Yields the units of consecutive groups of rows; a thread reads the next group while the caller works on one.
-
-    The groups depend on the number of rows alone.
-    """
-    groups, start, size = [], 0, FIRST_GROUP
-    while start < batch.num_rows:
-        groups.append(batch.slice(start, size))
+def group_bounds(n_rows: int) -> list[tuple[int, int]]:
+    """Returns first row and end of the consecutive groups that are scored together; they depend on the number alone."""
+    bounds, start, size = [], 0, FIRST_GROUP
+    while start < n_rows:
+        bounds.append((start, min(start + size, n_rows)))
         start, size = start + size, min(2 * size, LARGEST_GROUP)
+    return bounds
+
+
+def read_ahead(groups: Sequence[pa.Table], read: Callable[[pa.Table], list[Unit]]) -> Iterator[list[Unit]]:
+    """Yields the units of each group of rows; a thread reads the next group while the caller works on one."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = deque(thread.submit(read, group) for group in groups[:1])
         for following in range(1, len(groups) + 1):

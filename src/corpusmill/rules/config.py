@@ -1,6 +1,7 @@
 """Settings of rule cleaning."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -77,6 +78,16 @@ class RulesConfig(StageConfig):
     def fingerprint(self) -> str:
         """Returns 16 hex digits over all fields but ``engine``."""
         return fingerprint(self.model_dump(mode="json", exclude={"engine"}))
+
+    def measure_fingerprint(self) -> str:
+        """Returns 16 hex digits over what can change a measure or a text.
+
+        Thresholds are left out, so that rows with equal fingerprints can be decided again from their measures.
+        """
+        preset = self.resolved()
+        lines = None if preset.c4_lines is None else asdict(preset.c4_lines)
+        decide_only = {"engine", "preset", "overrides", "min_language_score", "max_error_fraction"}
+        return fingerprint([preset.rule_sets, lines, self.model_dump(mode="json", exclude=decide_only)])
 
     @model_validator(mode="after")
     def _preset_exists(self) -> Self:

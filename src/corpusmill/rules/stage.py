@@ -18,6 +18,7 @@ from corpusmill.rules.config import RulesConfig
 from corpusmill.rules.decision import Decision, decide_with
 from corpusmill.rules.language import ENGLISH, UNKNOWN_LANGUAGE, Identified, LanguageIdentifier
 from corpusmill.rules.presets import Preset
+from corpusmill.rules.redecide import StoredDocuments, redecided
 from corpusmill.rules.segment import Segmenter, Words
 from corpusmill.rules.url import UrlRules, load_url_rules
 from corpusmill.schema import DOCUMENTS, RULE_MEASURES, text_digest
@@ -57,23 +58,30 @@ class CleanStage:
 
     Args:
         config: The settings.
+        stored: Rows of the same pages to decide on again; None: every page is measured.
     """
 
     name = "clean"
     input_columns = ("crawl", "doc_id", "url", "warc_file", "text")
     output_schema: pa.Schema = DOCUMENTS.schema
 
-    def __init__(self, config: RulesConfig) -> None:
+    def __init__(self, config: RulesConfig, stored: StoredDocuments | None = None) -> None:
         self.config = config
         self._preset = config.resolved()
+        self._stored = stored
         self._ready = False
 
     def setup(self) -> None:
-        """Loads the tokenizer, the language model and the lists.
+        """Loads what measuring needs, unless it may turn out that nothing is measured.
 
         Raises:
             ConfigError: A model or list file is absent or has another digest.
         """
+        if self._stored is None:
+            self._load()
+
+    def _load(self) -> None:
+        """Loads the tokenizer, the language model and the lists."""
         config = self.config
         self._segmenter = Segmenter()
         self._language = LanguageIdentifier(config.language_model, config.language_max_chars)
@@ -91,17 +99,18 @@ class CleanStage:
 
     def process(self, batch: pa.Table) -> StageOutput:
         """Returns kept and removed documents with all measures."""
-        if not self._ready:
-            self.setup()
         kept: list[dict[str, Any]] = []
         removed: list[dict[str, Any]] = []
         pages = batch.select(list(self.input_columns)).to_pylist()
-        for page, document in zip(pages, self._measure_all(pages), strict=True):
-            row = self._document(page, document)
+        known = [self._redecided(page["doc_id"]) for page in pages]
+        unknown = [page for page, row in zip(pages, known, strict=True) if row is None]
+        measured = iter(self._measured_rows(unknown))
+        for row in (found or next(measured) for found in known):
             (kept if row["kept"] else removed).append(row)
         metrics = {
             "n_pii": float(sum(row["n_pii"] for row in kept)),
             "n_errors": float(sum(1 for row in removed if row["drop_reason"].startswith("error."))),
+            "n_measured": float(len(unknown)),
         }
         return StageOutput(
             kept=rows_to_table(kept, self.output_schema),
@@ -112,10 +121,23 @@ class CleanStage:
     def measure(self, text: str, url: str = "") -> Measured:
         """Returns every measure of a document and its text as C4 rewrites it; never raises on any text."""
         if not self._ready:
-            self.setup()
+            self._load()
         document = self._identify(text, url)
         self._measure_rule_sets(document)
         return document
+
+    def _redecided(self, doc_id: str) -> dict[str, Any] | None:
+        """Returns the row of a document that is stored and needs no measuring."""
+        stored = None if self._stored is None else self._stored.find(doc_id)
+        return None if stored is None else redecided(stored, self.config, self._preset)
+
+    def _measured_rows(self, pages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the rows of pages after measuring each."""
+        if not pages:
+            return []
+        if not self._ready:
+            self._load()
+        return [self._document(page, doc) for page, doc in zip(pages, self._measure_all(pages), strict=True)]
 
     def _measure_all(self, pages: Sequence[Mapping[str, Any]]) -> list[Measured]:
         """Returns every measure of each page."""

@@ -29,7 +29,7 @@ from corpusmill.runner.map_stage import BATCH_ROWS, checked, count_output, make_
 from corpusmill.runner.models import pin_models_of, with_model
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.stage_tables import MODEL_STAGES
-from corpusmill.runner.stored_programs import TableReuse
+from corpusmill.runner.stored_results import TableReuse
 from corpusmill.runner.whole_crawl import WHOLE_CRAWL
 from corpusmill.schema import CHUNK_REFINEMENTS, DOCUMENT_REFINEMENTS, DOCUMENTS, SCORES, SEQUENCES, TableSpec
 from corpusmill.stage import Stage
@@ -109,8 +109,8 @@ def run_stage(
     say = progress or log.info
     files = sorted(str(f) for f in table.scan(partition, columns=["warc_file"])["warc_file"].unique().to_pylist())
     device = device_slot(say) if stage in MODEL_STAGES else contextlib.nullcontext()
-    with device, TableReuse(lake.table(target), partition, stage, settings, files) as existing:
-        _write(lake, table, make_stage(stage, settings, existing.reuse), existing, files, report, target, token, say)
+    with device, TableReuse(lake.table(target), partition, stage, settings, files) as reuse:
+        _write(lake, table, make_stage(stage, settings, reuse.existing), reuse, files, report, target, token, say)
     return report.to_json()
 
 
@@ -118,7 +118,7 @@ def _write(
     lake: Lakehouse,
     source: LakeTable,
     stage: Stage,
-    existing: TableReuse,
+    reuse: TableReuse,
     files: list[str],
     report: StageReport,
     target: str,
@@ -136,7 +136,7 @@ def _write(
         for name, rows in source.iter_groups(partition, groups=files, columns=columns):
             if decided:  # what an earlier stage removed has no text and goes no further
                 rows = rows.filter(rows["kept"]).drop_columns(["kept"])
-            existing.open_file(name)
+            reuse.open_file(name)
             if of_sequences:
                 rows = sequence_units(rows).select(list(stage.input_columns))
             for batch in slices(rows, BATCH_ROWS):

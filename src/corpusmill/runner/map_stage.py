@@ -18,7 +18,6 @@ from corpusmill.errors import PermanentDataError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
-from corpusmill.prox.stored_outputs import NO_REUSE, Reuse
 from corpusmill.report import StageReport
 from corpusmill.runner.assemble import corpus_groups
 from corpusmill.runner.assemble_sequences import sequence_groups
@@ -28,7 +27,7 @@ from corpusmill.runner.pack import count_packed, packed_files
 from corpusmill.runner.plan import RAW, RunPlan, Shard
 from corpusmill.runner.refinement_alarms import alarm_sentences, shard_line, stage_alarms
 from corpusmill.runner.stage_tables import PUBLISHED, committed, stage_table
-from corpusmill.runner.stored_programs import ShardReuse
+from corpusmill.runner.stored_results import NOTHING, Existing, ShardReuse
 from corpusmill.schema import QUARANTINE
 from corpusmill.stage import QuarantinedInput, Stage, StageOutput
 
@@ -114,13 +113,13 @@ def quarantine_partition(plan: RunPlan, stage: str) -> dict[str, str]:
     return {"recipe": recipe, "crawl": plan.crawl, "stage": stage}
 
 
-def build_stage(plan: RunPlan, stage: str, reuse: Reuse = NO_REUSE) -> Stage | None:
+def build_stage(plan: RunPlan, stage: str, existing: Existing = NOTHING) -> Stage | None:
     """Returns the stage with the plan's pinned model, or None where the recipe leaves it out.
 
     Args:
         plan: The run.
         stage: A map stage with settings in the recipe.
-        reuse: Where a refinement stage looks for existing outputs; by default nowhere.
+        existing: What need not be computed; by default nothing.
     """
     recipe = plan.parsed_recipe()
     config: Any = recipe.rules if stage == "clean" else getattr(recipe, stage)
@@ -128,26 +127,26 @@ def build_stage(plan: RunPlan, stage: str, reuse: Reuse = NO_REUSE) -> Stage | N
         return None
     if stage in plan.models:
         config = with_model(config, plan.models[stage])
-    return make_stage(stage, config, reuse)
+    return make_stage(stage, config, existing)
 
 
-def make_stage(stage: str, config: Any, reuse: Reuse = NO_REUSE) -> Stage:
+def make_stage(stage: str, config: Any, existing: Existing = NOTHING) -> Stage:
     """Returns a map stage by its name; imports it only now, because some load torch."""
     if stage == "clean":
         from corpusmill.rules.stage import CleanStage
 
-        return CleanStage(config)
+        return CleanStage(config, existing.documents)
     if stage == "refine_documents":
         from corpusmill.prox.doc_refinement import DocRefinementStage
 
-        return DocRefinementStage(config, reuse=reuse)
+        return DocRefinementStage(config, reuse=existing.outputs)
     if stage == "refine_chunks":
         from corpusmill.prox.chunk_refinement import ChunkRefinementStage
 
-        return ChunkRefinementStage(config, reuse=reuse)
+        return ChunkRefinementStage(config, reuse=existing.outputs)
     from corpusmill.pruning.scoring import ScoreStage
 
-    return ScoreStage(config)
+    return ScoreStage(config, existing.scores)
 
 
 def _outputs(
@@ -163,11 +162,11 @@ def _outputs(
         return packed_files(lake, plan, shard, progress), 1.0
     if stage in PUBLISHED:
         return _assembled(lake, plan, stage, shard), 1.0
-    existing = ShardReuse(lake, plan, stage, shard)
-    made = build_stage(plan, stage, existing.reuse)
+    reuse = ShardReuse(lake, plan, stage, shard)
+    made = build_stage(plan, stage, reuse.existing)
     if made is None:
         return iter(()), 1.0
-    outputs = _mapped(lake, plan, stage, made, shard, progress, existing)
+    outputs = _mapped(lake, plan, stage, made, shard, progress, reuse)
     return outputs, getattr(made.config, "max_error_fraction", 1.0)
 
 
@@ -194,17 +193,17 @@ def _assembled(lake: Lakehouse, plan: RunPlan, stage: str, shard: Shard) -> Iter
 
 
 def _mapped(
-    lake: Lakehouse, plan: RunPlan, stage: str, made: Stage, shard: Shard, progress: Progress, existing: ShardReuse
+    lake: Lakehouse, plan: RunPlan, stage: str, made: Stage, shard: Shard, progress: Progress, reuse: ShardReuse
 ) -> Iterator[tuple[str, StageOutput]]:
     groups = stage_input(lake, plan, stage, shard.files, made.input_columns)
     what = "sequences" if stage == "score" and plan.packs_sequences else "documents"
     set_up = False
-    with existing:
+    with reuse:
         for n, (name, rows) in enumerate(groups, 1):
             if rows.num_rows and not set_up:  # an empty shard loads no model
                 made.setup()
                 set_up = True
-            existing.open_file(name)
+            reuse.open_file(name)
             done = 0
             for batch in slices(rows, BATCH_ROWS):
                 yield name, checked(made, batch)

@@ -17,7 +17,8 @@ from corpusmill.prox.chunk_refinement import execute_written, executed_columns, 
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.prox.doc_refinement import decide
 from corpusmill.prox.program_execution import EDITED, KEPT, ExecutionSettings
-from corpusmill.runner.plan import RunPlan, load_plan, plan_uri
+from corpusmill.runner.committed_plan import committed_plan
+from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.stage_tables import stage_table
 from corpusmill.schema import text_digest
 
@@ -125,7 +126,7 @@ def replay(
     Raises:
         ConfigError: No program of the crawl is stored, or the policy names something else than execution policy.
     """
-    plans = {stage: _committing_plan(lake, recipe, crawl, stage) for stage in STAGES}
+    plans = {stage: committed_plan(lake, recipe, crawl, stage) for stage in STAGES}
     refined = {stage: plan for stage, plan in plans.items() if plan is not None and plan.recipe[stage] is not None}
     if not refined:
         raise ConfigError(
@@ -159,13 +160,6 @@ class _Moved:
 
     admitted: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
-
-
-def _committing_plan(lake: Lakehouse, recipe: str, crawl: str, stage: str) -> RunPlan | None:
-    """Returns the plan of the run that committed a stage's partition last, None where none did."""
-    table = lake.table(f"{recipe}.{STAGES[stage]}")
-    epoch = table.partition_epoch({"crawl": crawl})
-    return None if epoch is None else load_plan(lake, plan_uri(lake, recipe, crawl, epoch))
 
 
 def _with_policy(config: Config, policy: Mapping[str, Any] | None) -> Config:

@@ -14,7 +14,7 @@ MAP_STAGES = ("ingest", "clean", "refine_documents", "refine_chunks", "pack", "s
 MODEL_STAGES = ("refine_documents", "refine_chunks", "score")
 """Stages that load a model and therefore run in a child process."""
 
-_TABLE_OF = {
+TABLE_OF = {
     "ingest": "pages",
     "clean": "documents",
     "minhash": "minhash",
@@ -26,6 +26,7 @@ _TABLE_OF = {
     "assemble": "corpus",
     "assemble_sequences": "corpus_sequences",
 }
+"""Name of the table that each stage writes."""
 _KEY_OF = {"assemble": "corpus", "assemble_sequences": "corpus_sequences"}
 PUBLISHED = ("assemble", "assemble_sequences")
 """Stages whose tables are published by an audit branch."""
@@ -52,12 +53,12 @@ def stage_table(plan: RunPlan, stage: str) -> StageTable:
     Raises:
         ConfigError: There is no such stage.
     """
-    if stage not in _TABLE_OF:
-        raise ConfigError(f"stage={stage!r} writes no table; stages that do: {sorted(_TABLE_OF)}")
+    if stage not in TABLE_OF:
+        raise ConfigError(f"stage={stage!r} writes no table; stages that do: {sorted(TABLE_OF)}")
     partition = {"crawl": plan.crawl}
     if stage == "ingest":
         return StageTable(f"{RAW}.pages", {**partition, "extraction": plan.extraction}, "ingest")
-    return StageTable(f"{plan.name}.{_TABLE_OF[stage]}", partition, _KEY_OF.get(stage, stage))
+    return StageTable(f"{plan.name}.{TABLE_OF[stage]}", partition, _KEY_OF.get(stage, stage))
 
 
 def published_stages(plan: RunPlan) -> tuple[str, ...]:
@@ -78,7 +79,7 @@ def stages_committed(lake: Lakehouse, plan: RunPlan) -> bool:
         left_out.add("pack")
     if "minhash" not in plan.keys:
         left_out.add("minhash")
-    return all(committed(lake, plan, stage) for stage in _TABLE_OF if stage not in (*PUBLISHED, *left_out))
+    return all(committed(lake, plan, stage) for stage in TABLE_OF if stage not in (*PUBLISHED, *left_out))
 
 
 def input_table(lake: Lakehouse, plan: RunPlan, stage: str) -> tuple[LakeTable, dict[str, str]]:

@@ -8,12 +8,12 @@ import pytest
 
 from corpusmill.errors import ConfigError, ModelError, TransientDataError
 from corpusmill.modeling.load import model_folder
+from corpusmill.modeling.output_cache import SqliteOutputCache
 from corpusmill.prox.chunk_refinement import ChunkRefinementStage, written_programs
 from corpusmill.prox.chunking import split_text
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.prox.doc_refinement import DocRefinementStage, decide
 from corpusmill.prox.failures import answer_each
-from corpusmill.prox.program_cache import ProgramCache
 from corpusmill.prox.program_execution import LOOPED
 from corpusmill.prox.refiner import (
     TOO_LONG_PROMPT,
@@ -93,7 +93,7 @@ class InMemory:
 
 @pytest.fixture
 def cache(tmp_path):
-    with ProgramCache(tmp_path / "programs.sqlite") as opened:
+    with SqliteOutputCache(tmp_path / "programs.sqlite") as opened:
         yield opened
 
 

@@ -5,7 +5,15 @@ import threading
 import pyarrow as pa
 import pytest
 
-from corpusmill.pruning.windows import FIRST_GROUP, LARGEST_GROUP, Unit, cut_windows, read_ahead, text_units
+from corpusmill.pruning.windows import (
+    FIRST_GROUP,
+    LARGEST_GROUP,
+    Unit,
+    cut_windows,
+    group_bounds,
+    read_ahead,
+    text_units,
+)
 
 
 def test_windows_do_not_overlap_and_leave_out_what_cannot_be_scored():
@@ -19,10 +27,14 @@ def test_windows_do_not_overlap_and_leave_out_what_cannot_be_scored():
     assert cut_windows(0, [], 3, (9,)) == cut_windows(0, [5], 3, ()) == []
 
 
+def groups_of(batch):
+    return [batch.slice(start, end - start) for start, end in group_bounds(batch.num_rows)]
+
+
 @pytest.mark.parametrize("n", [0, 1, FIRST_GROUP, FIRST_GROUP + 1, 512, 1300])
 def test_groups_cover_all_rows_in_order_and_depend_on_their_number_alone(n):
-    batch = pa.table({"i": list(range(n))})
-    groups = list(read_ahead(batch, lambda part: [Unit([i], 1) for i in part.column("i").to_pylist()]))
+    parts = groups_of(pa.table({"i": list(range(n))}))
+    groups = list(read_ahead(parts, lambda part: [Unit([i], 1) for i in part.column("i").to_pylist()]))
     assert [unit.ids[0] for group in groups for unit in group] == list(range(n))
     assert all(len(group) <= LARGEST_GROUP for group in groups)
 
@@ -36,7 +48,7 @@ def test_the_next_group_is_read_while_the_caller_works_on_one():
             second_started.set()
         return [Unit([], 0)] * part.num_rows
 
-    groups = read_ahead(batch, read)
+    groups = read_ahead(groups_of(batch), read)
     next(groups)
     assert second_started.wait(10), "nobody asked for the second group yet"
     assert len(list(groups)) == 1
@@ -47,7 +59,7 @@ def test_an_error_of_the_reader_reaches_the_caller():
         raise ValueError("column 'text' is absent")
 
     with pytest.raises(ValueError, match="is absent"):
-        list(read_ahead(pa.table({"i": [1]}), read))
+        list(read_ahead([pa.table({"i": [1]})], read))
 
 
 class FailsOn:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from corpusmill.prox.program_cache import ProgramCache
+from corpusmill.modeling.output_cache import SqliteOutputCache
 
 
 def key(n: int) -> bytes:
@@ -25,19 +25,19 @@ def path(tmp_path):
 
 
 def test_what_is_stored_is_found_by_another_opening_of_the_file(path):
-    with ProgramCache(path) as cache:
+    with SqliteOutputCache(path) as cache:
         assert cache.find([key(1)]) == {}
         cache.store({key(n): value(n) for n in range(1200)})
-    with ProgramCache(path) as cache:
+    with SqliteOutputCache(path) as cache:
         assert cache.find([key(n) for n in range(1300)]) == {key(n): value(n) for n in range(1200)}
 
 
 WRITE_AND_READ = """
 import sys
 from pathlib import Path
-from corpusmill.prox.program_cache import ProgramCache
+from corpusmill.modeling.output_cache import SqliteOutputCache
 first = int(sys.argv[2])
-with ProgramCache(Path(sys.argv[1])) as cache:
+with SqliteOutputCache(Path(sys.argv[1])) as cache:
     for n in range(first, first + 200, 10):
         mine = {m.to_bytes(16, "big"): str(m) * 50 for m in range(n, n + 10)}
         cache.store(mine)
@@ -49,7 +49,7 @@ def test_processes_that_write_at_the_same_time_lose_nothing(path):
     commands = [[sys.executable, "-c", WRITE_AND_READ, str(path), str(first)] for first in (0, 0, 100, 1000)]
     workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     assert [(worker.communicate()[1], worker.returncode) for worker in workers] == [("", 0)] * 4
-    with ProgramCache(path) as cache:
+    with SqliteOutputCache(path) as cache:
         wanted = [*range(300), *range(1000, 1200)]
         assert cache.find([key(n) for n in wanted]) == {key(n): str(n) * 50 for n in wanted}
 
@@ -57,8 +57,8 @@ def test_processes_that_write_at_the_same_time_lose_nothing(path):
 WRITER = """
 import sys
 from pathlib import Path
-from corpusmill.prox.program_cache import ProgramCache
-cache = ProgramCache(Path(sys.argv[1]))
+from corpusmill.modeling.output_cache import SqliteOutputCache
+cache = SqliteOutputCache(Path(sys.argv[1]))
 for n in range(10 ** 6):
     cache.store({n.to_bytes(16, "big"): str(n) * 100})
     print(n, flush=True)
@@ -73,7 +73,7 @@ def test_a_killed_writer_leaves_a_whole_file_with_all_it_had_stored(path):
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        with ProgramCache(path) as cache:
+        with SqliteOutputCache(path) as cache:
             found = cache.find([key(n) for n in range(stored + 1)])
         assert found == {key(n): str(n) * 100 for n in range(stored + 1)}
         assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -83,7 +83,7 @@ def test_a_killed_writer_leaves_a_whole_file_with_all_it_had_stored(path):
 def test_a_damaged_file_is_moved_aside_and_rebuilt(path, rubbish):
     path.parent.mkdir()
     path.write_bytes(rubbish)
-    with ProgramCache(path) as cache:
+    with SqliteOutputCache(path) as cache:
         assert cache.find([key(1)]) == {}
         cache.store({key(1): value(1)})
         assert cache.find([key(1)]) == {key(1): value(1)}
@@ -92,12 +92,12 @@ def test_a_damaged_file_is_moved_aside_and_rebuilt(path, rubbish):
 
 
 def test_pages_damaged_in_the_middle_cost_hits_and_no_error(path):
-    with ProgramCache(path) as cache:
+    with SqliteOutputCache(path) as cache:
         cache.store({key(n): value(n) for n in range(3000)})
     data = bytearray(path.read_bytes())
     data[len(data) // 4 : 3 * len(data) // 4] = os.urandom(3 * len(data) // 4 - len(data) // 4)
     path.write_bytes(data)
-    with ProgramCache(path) as cache:
+    with SqliteOutputCache(path) as cache:
         found = cache.find([key(n) for n in range(3000)])
         assert all(found[k] == value(int.from_bytes(k, "big")) for k in found)
         assert len(found) < 3000
@@ -106,7 +106,7 @@ def test_pages_damaged_in_the_middle_cost_hits_and_no_error(path):
 
 
 def test_a_damaged_file_that_another_task_has_open_is_left_to_it(path, caplog):
-    with ProgramCache(path) as first, ProgramCache(path) as second:
+    with SqliteOutputCache(path) as first, SqliteOutputCache(path) as second:
         first.store({key(1): value(1)})
         sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
         path.write_bytes(b"rubbish" * 1000)
@@ -114,7 +114,7 @@ def test_a_damaged_file_that_another_task_has_open_is_left_to_it(path, caplog):
         second.store({key(2): value(2)})
         assert "does not serve" in caplog.text
         assert path.read_bytes().startswith(b"rubbish")
-    with ProgramCache(path) as third:
+    with SqliteOutputCache(path) as third:
         assert third.find([key(1)]) == {}
         third.store({key(3): value(3)})
         assert third.find([key(3)]) == {key(3): value(3)}
@@ -124,7 +124,7 @@ def test_a_damaged_file_that_another_task_has_open_is_left_to_it(path, caplog):
     "change", ['value = CAST(\'{"output": "drop_doc()"}\' AS BLOB)', "value = x'ff00'", "value = 'text'"]
 )
 def test_a_poisoned_entry_is_no_hit_and_is_thrown_away(path, change, caplog):
-    with ProgramCache(path) as cache:
+    with SqliteOutputCache(path) as cache:
         cache.store({key(1): value(1), key(2): value(2)})
         other = sqlite3.connect(path, isolation_level=None)
         other.execute(f"UPDATE outputs SET {change} WHERE key = ?", (key(1),))
@@ -134,7 +134,7 @@ def test_a_poisoned_entry_is_no_hit_and_is_thrown_away(path, change, caplog):
 
 
 def test_an_entry_under_another_key_is_no_hit(path):
-    with ProgramCache(path) as cache:
+    with SqliteOutputCache(path) as cache:
         cache.store({key(1): value(1)})
         sqlite3.connect(path, isolation_level=None).execute("UPDATE outputs SET key = ?", (key(2),))
         assert cache.find([key(2)]) == {}
@@ -142,23 +142,23 @@ def test_an_entry_under_another_key_is_no_hit(path):
 
 def test_a_full_file_forgets_the_least_recently_used_entries_and_stops_growing(path):
     limit = 400_000
-    with ProgramCache(path, limit) as cache:
+    with SqliteOutputCache(path, limit) as cache:
         cache.store({key(n): value(n) for n in range(50)})
     sizes = []
     for session in range(1, 60):
-        with ProgramCache(path, limit) as cache:
+        with SqliteOutputCache(path, limit) as cache:
             assert len(cache.find([key(n) for n in range(50)])) == 50, "entries in use were evicted"
             cache.store({key(1000 * session + n): value(n) for n in range(100)})
         sizes.append(path.stat().st_size)
     assert max(sizes) < 1.2 * limit
-    with ProgramCache(path, limit) as cache:
+    with SqliteOutputCache(path, limit) as cache:
         assert cache.find([key(1000)]) == {}
         assert len(cache.find([key(59_000 + n) for n in range(100)])) == 100
 
 
 def test_a_place_that_cannot_be_written_costs_hits_and_no_error(tmp_path, caplog):
     (tmp_path / "cache").write_text("a file where a folder should be")
-    with ProgramCache(tmp_path / "cache" / "programs.sqlite") as cache:
+    with SqliteOutputCache(tmp_path / "cache" / "programs.sqlite") as cache:
         cache.store({key(1): value(1)})
         assert cache.find([key(1)]) == {}
     assert caplog.text.count("does not serve") == 1

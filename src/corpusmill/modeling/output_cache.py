@@ -1,4 +1,4 @@
-"""A content-addressed cache of refiner outputs, shared by all crawls, recipes and tasks of one machine.
+"""A content-addressed cache of model outputs, shared by all crawls, recipes and tasks of one machine.
 
 One SQLite file in WAL mode: a kill loses at most the batch being stored. It is a cache and behaves as one: whatever is
 wrong with the file (damaged, locked, no space, no permission) costs hits and never fails a task. Every entry carries a
@@ -36,7 +36,7 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _Result = TypeVar("_Result")
 
 
-class ProgramCache:
+class SqliteOutputCache:
     """The cache in one file; a context manager.
 
     Args:
@@ -52,7 +52,7 @@ class ProgramCache:
         self._session = 0
         self._off = False
 
-    def __enter__(self) -> "ProgramCache":
+    def __enter__(self) -> "SqliteOutputCache":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
