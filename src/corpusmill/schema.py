@@ -295,6 +295,7 @@ SCORES = TableSpec(
             pa.field("top_k_hits", pa.int64()),
             pa.field("excess_nll_sum", pa.float64()),
             required("score_key", STRING),
+            pa.field("text_digest", STRING),
             pa.field("skipped_reason", STRING),
         ]
     ),
