@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+from corpusmill.errors import ConfigError
 from corpusmill.modeling.load import model_folder
 from corpusmill.runner import chain
+from corpusmill.runner.dry_run import dry_run, forecast_lines
 from corpusmill.runner.refresh import refresh
 from corpusmill.runner.stored_results import cache_path, checkpoints_path
 
@@ -112,3 +114,53 @@ def _stage(made, stage):
     for shard in made["shards"]:
         chain.run_shard(made["plan"], stage, shard)
     return chain.commit(made["plan"], stage)
+
+
+def dry(recipe, name, rules, parts, **changes):
+    return dry_run(chain.open_lakehouse(), recipe(name, rules=rules, **{**parts, **changes}), CRAWL)
+
+
+def by_stage(found):
+    return {step["stage"]: step for step in found["stages"]}
+
+
+def test_a_dry_run_says_what_the_run_then_does(home, recipe, parts):
+    first = run(recipe, "again", TIGHT, parts)
+    lake = chain.open_lakehouse()
+    before = {name: lake.table(f"again.{name}").snapshot_id() for name in TABLES}
+    same = dry(recipe, "again", TIGHT, parts)
+    assert (same["changes"], same["model_documents"]) == (False, 0)
+
+    selection = {**parts["select"], "fraction": "1/2"}
+    other = by_stage(dry(recipe, "again", TIGHT, parts, select=selection))["select"]
+    looser = dry(recipe, "again", MIDDLE, parts)
+    assert {name: lake.table(f"again.{name}").snapshot_id() for name in TABLES} == before
+    assert other["n_now"] == first["published"]
+    assert by_stage(looser)["clean"]["n_now"] == first["funnel"][1]["documents_kept"]
+    for line in forecast_lines(looser) + forecast_lines(same):
+        assert len(line) < 120
+
+    cache_path().unlink(missing_ok=True)
+    checkpoints_path().unlink(missing_ok=True)
+    halved = run(recipe, "again", TIGHT, {**parts, "select": selection})
+    assert other["n_least"] == other["n_most"] == halved["published"]
+    loosened = run(recipe, "again", MIDDLE, parts)
+    found = {step["stage"]: step for step in loosened["funnel"]}
+    forecast = by_stage(looser)
+    assert forecast["clean"]["n_most"] == forecast["clean"]["n_least"] == found["clean"]["documents_kept"]
+    assert forecast["clean"]["n_computed"] == found["clean"]["metrics"]["n_measured"]
+    assert forecast["refine_documents"]["n_computed"] == found["refine_documents"]["metrics"]["model_calls"]
+    assert found["score"]["metrics"]["model_calls"] <= forecast["score"]["n_computed"] < found["score"]["documents_in"]
+    for stage in ("refine_documents", "score"):
+        assert forecast[stage]["n_least"] <= found[stage]["documents_kept"] <= forecast[stage]["n_most"], stage
+        assert forecast[stage]["seconds"] > 0
+    assert looser["model_documents"] == sum(forecast[s]["n_computed"] for s in ("refine_documents", "score"))
+
+
+def test_a_dry_run_needs_a_run_to_compare_with(home, recipe, parts):
+    chain.initialise(["again"])
+    with pytest.raises(ConfigError, match="has not been run"):
+        dry(recipe, "again", RULES, parts)
+    run(recipe, "again", RULES, parts)
+    with pytest.raises(ConfigError, match="measured again"):
+        dry(recipe, "again", {**RULES, "languages": ["de"]}, parts)

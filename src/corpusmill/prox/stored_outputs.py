@@ -259,9 +259,9 @@ class ReusingDocRefiner(_Reusing[DocRefiner]):
 
     def _stored(self, text: str) -> DocDecision | None:
         found = self._reuse.stored.decision(text_digest(text)) if self._reuse.stored else None
-        return found.decision if found is not None and self._serves(found) else None
+        return found.decision if found is not None and self.serves(found) else None
 
-    def _serves(self, stored: StoredDecision) -> bool:
+    def serves(self, stored: StoredDecision) -> bool:
         """Returns whether this refiner would write the same: the modes differ over prompts that were cut alone."""
         if stored.output_key == self.fingerprint:
             return True
@@ -305,7 +305,7 @@ class ReusingChunkRefiner(_Reusing[ChunkRefiner]):
     def split(self, text: str) -> list[Chunk]:
         """Returns the windows of the stored programs where they serve, else those that the refiner wants."""
         stored = self._reuse.stored.programs(text_digest(text)) if self._reuse.stored else None
-        if stored is not None and self._serves(stored):
+        if stored is not None and self.serves(stored):
             lines = text.split("\n")
             if _covers([(program.first_line, program.last_line) for program in stored.programs], len(lines)):
                 return [_answered(program, lines) for program in stored.programs]
@@ -330,7 +330,7 @@ class ReusingChunkRefiner(_Reusing[ChunkRefiner]):
         cache.store({key: json.dumps([(chunk.first_line, chunk.last_line) for chunk in chunks])})
         return chunks
 
-    def _serves(self, stored: StoredPrograms) -> bool:
+    def serves(self, stored: StoredPrograms) -> bool:
         """Returns whether this refiner would write the same.
 
         The execution mode alone may decide whether loops are stopped. Programs that ended by themselves and say nothing

@@ -232,14 +232,13 @@ def pin_models(recipe: Recipe) -> dict[str, PinnedModel]:
     return pins
 
 
-def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: str | None = None) -> RunPlan:
-    """Resolves the crawl, cuts shards, pins models, takes the next epoch and stores the plan.
+def draft_plan(lake: Lakehouse, recipe: Recipe, crawl: str, source: str | None = None) -> RunPlan:
+    """Returns the plan that `plan_run` would make now, without an epoch and without storing anything.
 
     Args:
         lake: An initialised lakehouse.
         recipe: The recipe.
         crawl: Crawl id.
-        run_id: The orchestrator's run id.
         source: Folder or URL in place of the recipe's.
 
     Raises:
@@ -255,11 +254,11 @@ def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: s
     models = pin_models(recipe)
     base = published_base(lake, recipe.name, crawl)
     extraction = extraction_fingerprint(recipe.ingest)
-    plan = RunPlan(
+    return RunPlan(
         recipe=recipe.model_dump(mode="json"),
         crawl=crawl,
-        run_id=run_id,
-        epoch=take_epoch(lake, recipe.name, crawl, run_id),
+        run_id="",
+        epoch=0,
         base_location=base_location,
         extraction=extraction,
         shards=cut_shards(files, recipe.shards.max_shards),
@@ -270,15 +269,32 @@ def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: s
         ),
         started_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
+
+
+def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: str | None = None) -> RunPlan:
+    """Resolves the crawl, cuts shards, pins models, takes the next epoch and stores the plan.
+
+    Args:
+        lake: An initialised lakehouse.
+        recipe: The recipe.
+        crawl: Crawl id.
+        run_id: The orchestrator's run id.
+        source: Folder or URL in place of the recipe's.
+
+    Raises:
+        ConfigError: The crawl or a model does not exist.
+    """
+    plan = draft_plan(lake, recipe, crawl, source)
+    plan = plan.model_copy(update={"run_id": run_id, "epoch": take_epoch(lake, recipe.name, crawl, run_id)})
     write_record(lake, plan.uri(lake), plan.model_dump(mode="json"))
     log.info(
         "planned %s of recipe %s: %d files in %d shards, epoch %d, %d older crawls published",
         crawl,
         recipe.name,
-        len(files),
+        len(plan.files),
         len(plan.shards),
         plan.epoch,
-        len(base),
+        len(plan.base),
     )
     return plan
 

@@ -5,7 +5,6 @@ wrote. So measures, programs, margins and scores are taken from there and decide
 computed: tightening a threshold asks no model, loosening one asks it about the newly admitted documents.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.config import fingerprint
-from corpusmill.errors import ConfigError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.table import LakeTable
@@ -25,13 +23,10 @@ from corpusmill.prox.refiner import DocDecision
 from corpusmill.prox.stored_outputs import NO_REUSE, Reuse, StoredDecision, StoredPrograms
 from corpusmill.pruning.stored_scores import NO_SCORES, ScoreReuse
 from corpusmill.rules.redecide import StoredDocuments
-from corpusmill.runner.committed_plan import committed_plan
+from corpusmill.runner.committed_plan import plan_behind
 from corpusmill.runner.models import without_models
 from corpusmill.runner.plan import RunPlan, Shard
-from corpusmill.runner.records import RecordNotFoundError
-from corpusmill.runner.stage_tables import committed, stage_table
-
-log = logging.getLogger(__name__)
+from corpusmill.runner.stage_tables import stage_table
 
 _IDENTITY = ("output_key", "text_digest")
 _OUTPUTS = {
@@ -108,6 +103,21 @@ class StoredOutputRows:
         return None if row is None else StoredPrograms(row["output_key"], written_programs(row["programs"]))
 
 
+def output_rows(table: LakeTable, partition: dict[str, str], stage: str, files: Sequence[str], by: str) -> FileRows:
+    """Returns the rows of a refinement's table that hold an output.
+
+    Args:
+        table: The table.
+        partition: Partition column values.
+        stage: ``refine_documents`` or ``refine_chunks``.
+        files: Input files in the order in which they will be asked for.
+        by: Column by which rows are found: ``text_digest`` or ``doc_id``.
+    """
+    names = _OUTPUTS[stage]
+    columns = list(dict.fromkeys([by, *_IDENTITY, *names, "kept"]))
+    return FileRows(table, partition, files, columns, by, ("output_key", names[0]))
+
+
 @dataclass(frozen=True)
 class Existing:
     """What a stage may take in place of computing it; nothing by default.
@@ -147,9 +157,7 @@ class TableReuse:
         self._rows: FileRows | None = None
         self._cache: SqliteOutputCache | None = None
         if stage in _OUTPUTS and config is not None and config.reuse_stored:
-            names = _OUTPUTS[stage]
-            columns, present = [*_IDENTITY, *names], ("output_key", names[0])
-            self._rows = FileRows(table, partition, files, columns, "text_digest", present)
+            self._rows = output_rows(table, partition, stage, files, "text_digest")
             self._cache = SqliteOutputCache(cache_path())
             self.existing = Existing(outputs=Reuse(StoredOutputRows(self._rows), self._cache))
 
@@ -185,11 +193,11 @@ class ShardReuse(TableReuse):
         config = getattr(plan.parsed_recipe(), stage) if stage in _OUTPUTS else None
         super().__init__(table, place.partition, stage, config, shard.files)
         names = table.spec.schema.names
-        if stage == "clean" and _measured_alike(lake, plan):
+        if stage == "clean" and measured_alike(lake, plan):
             self._rows = FileRows(table, place.partition, shard.files, names, "doc_id")
             self.existing = Existing(documents=self._rows)
         if stage == "score" and (identity := scoring_identity(plan)) is not None:
-            if _scored_alike(lake, plan, identity):
+            if scored_alike(lake, plan, identity):
                 self._rows = FileRows(table, place.partition, shard.files, names, "text_digest", ("text_digest",))
             self._cache = SqliteOutputCache(checkpoints_path())
             self.existing = Existing(scores=ScoreReuse(identity, self._rows, self._cache))
@@ -205,32 +213,19 @@ def scoring_identity(plan: RunPlan) -> str | None:
     return fingerprint([settings.fingerprint(), pinned.identity() if pinned else None])
 
 
-def _measured_alike(lake: Lakehouse, plan: RunPlan) -> bool:
+def measured_alike(lake: Lakehouse, plan: RunPlan) -> bool:
     """Returns whether the crawl's documents were measured on this run's pages, thresholds apart as it would."""
-    before = _plan_before(lake, plan, "clean")
+    before = plan_behind(lake, plan, "clean")
     if before is None or before.keys["ingest"] != plan.keys["ingest"]:
         return False
     rules = [p.parsed_recipe().rules for p in (before, plan)]
     return rules[0].measure_fingerprint() == rules[1].measure_fingerprint()
 
 
-def _scored_alike(lake: Lakehouse, plan: RunPlan, identity: str) -> bool:
+def scored_alike(lake: Lakehouse, plan: RunPlan, identity: str) -> bool:
     """Returns whether the crawl's scores were computed by the same models under the same settings."""
-    before = _plan_before(lake, plan, "score")
+    before = plan_behind(lake, plan, "score")
     return before is not None and scoring_identity(before) == identity
-
-
-def _plan_before(lake: Lakehouse, plan: RunPlan, stage: str) -> RunPlan | None:
-    """Returns the plan that names what a stage's partition holds now, None where there is none that can be read."""
-    try:
-        before = committed_plan(lake, plan.name, plan.crawl, stage)
-        if before is None or not committed(lake, before, stage):
-            return None
-        before.parsed_recipe()
-    except (RecordNotFoundError, ConfigError) as error:
-        log.info("%s of %s is computed anew, the run that wrote it cannot be read: %s", stage, plan.crawl, error)
-        return None
-    return before
 
 
 def cache_path() -> Path:
