@@ -6,7 +6,9 @@ from a page that is quoted in them can do nothing.
 """
 
 import re
+from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from fastapi import HTTPException
 from fastapi.responses import FileResponse, HTMLResponse, Response
@@ -23,6 +25,7 @@ HEADERS = {
 }
 SAFE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """A crawl id or an epoch folder in an address."""
+INDEX = "index.html"
 SUFFIXES = (".html", ".css", ".png", ".svg", ".ico", ".otf", ".woff", ".woff2", ".jpg", ".gif")
 _REMOTE = re.compile(
     r"<link\b[^>]*href=[\"'](?:https?:)?//[^>]*>|<img\b[^>]*src=[\"'](?:https?:)?//[^>]*>", re.IGNORECASE
@@ -42,6 +45,8 @@ def data_docs_file(dag_id: str, crawl: str, epoch: int, path: str) -> Response:
         raise HTTPException(404, f"no Data Docs of {crawl}, epoch {epoch} here: {path}")
     if place.suffix != ".html":
         return FileResponse(place, headers=HEADERS)
+    if path == INDEX:
+        return HTMLResponse(index(place.parent, f"{recipe_of(dag_id)} {crawl}, run {epoch}"), headers=HEADERS)
     depth = path.count("/")
     return HTMLResponse(offline(place.read_text(encoding="utf-8", errors="replace"), depth), headers=HEADERS)
 
@@ -60,6 +65,31 @@ def locate(dag_id: str, crawl: str, epoch: int, path: str) -> Path | None:
     return found if inside else None
 
 
+def index(site: Path, title: str) -> str:
+    """Returns the first page of a site: theirs fills its table by a script, ours lists the same pages.
+
+    Args:
+        site: Folder of the site.
+        title: What the site is of.
+    """
+    parts = []
+    for folder, heading in (("validations", "Validation results"), ("expectations", "Expectations")):
+        places = sorted(p.relative_to(site) for p in (site / folder).rglob("*.html"))
+        items = "".join(
+            f'<li><a href="{quote(p.as_posix())}">{escape(p.stem if folder == "expectations" else p.parts[1])}</a></li>'
+            for p in places
+        )
+        parts.append(f"<h2>{heading}</h2><ul>{items or '<li>none</li>'}</ul>")
+    head = f'<meta charset="utf-8"><title>Data Docs</title><link rel="stylesheet" href="{_style(0)}">'
+    body = f"<h1>Data Docs of {escape(title)}</h1>{''.join(parts)}"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>'
+
+
+def _style(depth: int) -> str:
+    """Returns the address of our style sheet from a page that lies so many folders deep in its site."""
+    return f"{'../' * (depth + 4)}static/data_docs.css"
+
+
 def offline(page: str, depth: int) -> str:
     """Returns a page without scripts and without references to other hosts, with our style sheet.
 
@@ -68,6 +98,5 @@ def offline(page: str, depth: int) -> str:
         depth: Folders between the page and the root of its site.
     """
     plain = _REMOTE.sub("", _SCRIPT.sub("", page))
-    up = "../" * (depth + 4)
-    link = f'<link rel="stylesheet" href="{up}static/data_docs.css">'
+    link = f'<link rel="stylesheet" href="{_style(depth)}">'
     return _HEAD_END.sub(lambda m: link + m.group(0), plain, count=1)

@@ -34,7 +34,7 @@ MAX_EXAMPLES = 12
 MAX_ROWS = 10_000
 """Rows that the worst ones are looked for among: the first row group of the shard's first file."""
 MAX_MESSAGE = 8_000
-MAX_CELL = 300
+MAX_CELL = 1_000
 """Characters of one value of an example."""
 
 _WORST: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -155,4 +155,5 @@ def _first_rows(
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     """Returns a row's values as short texts, without those that are null."""
-    return {name: str(value)[:MAX_CELL] for name, value in row.items() if value is not None}
+    texts = {name: str(value) for name, value in row.items() if value is not None}
+    return {name: text if len(text) <= MAX_CELL else f"{text[:MAX_CELL]}..." for name, text in texts.items()}

@@ -9,6 +9,8 @@ const SCORES = {
   memorization: "Memorization",
 };
 const PARTS = { pages: "All pages", cleaned: "Kept by the rules", published: "Published" };
+/** The parts that a report has, in the order of the funnel. */
+const inOrder = (found) => Object.keys(PARTS).filter((part) => found[part]).map((part) => [part, found[part]]);
 
 let plotly;
 /** Loads plotly's script once; null where the installation has none. */
@@ -25,7 +27,7 @@ function loadPlotly() {
 
 export function Charts({ report }) {
   const mix = report.mix;
-  if (!mix) {
+  if (!mix || !(mix.scores.length || inOrder(mix.languages).length)) {
     return h(Section, { title: "Scores, languages, lengths" },
       h("p", null, report.funnel.length
         ? "There are no distributions: the run is of an older version, or a newer run had replaced its tables when the report was written."
@@ -84,14 +86,17 @@ function scoreSummary(name, found) {
 
 /** Language counts as parts with the same names in the same order. */
 function shares(languages) {
-  const names = [...new Set(Object.values(languages).flatMap((counts) => Object.keys(counts)))];
-  return Object.entries(languages).map(([part, counts]) => ({ part, names, counts: names.map((name) => counts[name] ?? 0) }));
+  const pages = languages.pages ?? {};
+  const names = [...new Set(inOrder(languages).flatMap(([, counts]) => Object.keys(counts)))]
+    .sort((a, b) => (pages[b] ?? 0) - (pages[a] ?? 0) || (a < b ? -1 : 1));
+  return inOrder(languages).map(([part, counts]) => ({ part, names, counts: names.map((name) => counts[name] ?? 0) }));
 }
 
 function lengths(mix) {
   const edges = mix.length_edges;
-  const names = edges.map((edge, i) => (i + 1 < edges.length ? `${count(edge)}\u2013${count(edges[i + 1] - 1)}` : `${count(edge)}+`));
-  return Object.entries(mix.lengths).map(([part, counts]) => ({ part, names, counts }));
+  const short = (n) => (n >= 1000 ? `${n / 1000}k` : String(n));
+  const names = edges.map((edge, i) => (i + 1 < edges.length ? `${short(edge)}\u2013${short(edges[i + 1])}` : `${short(edge)}+`));
+  return inOrder(mix.lengths).map(([part, counts]) => ({ part, names, counts }));
 }
 
 function MixChart({ title, what, parts }) {

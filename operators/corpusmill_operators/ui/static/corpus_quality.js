@@ -19,11 +19,11 @@ function CorpusQuality({ dagId, runId }) {
 function Report({ dagId, runId, report, docs, sentences }) {
   const failed = report.state !== "success";
   return h("div", null,
-    failed ? h(Message, { kind: "error", title: "This run failed." }, h("span", { className: "cq-pre" }, report.message)) : null,
+    failed ? h(Failure, { dagId, runId, message: report.message }) : null,
     h(Facts, { items: [
       ["Crawl", report.crawl], ["Recipe", report.recipe], ["Published", `${count(report.published)} documents`],
       ["Sequences", report.published_sequences === undefined ? null : count(report.published_sequences)],
-      ["Release tag", report.tag], ["Attempt of this crawl", count(report.epoch)],
+      ["Release tag", report.tag], ["Run number of this crawl", count(report.epoch)],
       ["Shards", report.n_shards === undefined ? null : `${count(report.n_shards)}, of ${count(report.n_files)} files`],
       ["Ended", time(report.ended_at)], ["Retracted from newer crawls", retracted(report)],
     ] }),
@@ -33,6 +33,15 @@ function Report({ dagId, runId, report, docs, sentences }) {
     h(Charts, { report }),
     h(Quarantine, { report }),
     h(Differences, { dagId, runId, examples: report.examples ?? [], leftOut: report.examples_left_out ?? 0 }));
+}
+
+/** The message that the run ended with, and the way to the shard that it names. */
+function Failure({ dagId, runId, message }) {
+  const shard = /^(\w+)\[(\d+)\] failed/.exec(message);
+  const place = shard && `dags/${encodeURIComponent(dagId)}/runs/${encodeURIComponent(runId)}/tasks/${shard[1]}/mapped/${shard[2]}/plugin/shard-quality`;
+  return h(Message, { kind: "error", title: "This run failed." },
+    h("span", { className: "cq-pre" }, message),
+    place ? h("div", null, h("a", { href: new URL(place, document.baseURI).href }, `What shard ${shard[2]} of ${shard[1]} met`)) : null);
 }
 
 function retracted(report) {

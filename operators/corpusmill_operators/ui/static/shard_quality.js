@@ -49,10 +49,15 @@ function Counts({ shard }) {
         rows: Object.entries(shard.metrics ?? {}).map(([name, n]) => [name, count(Number(n.toFixed(3)))]) })));
 }
 
+const FIRST = ["doc_id", "where", "url", "reason", "drop_reason", "skipped_reason", "decision", "message"];
+const LONG = ["where", "url", "message"];
+const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
+
 function Rows({ title, rows, empty }) {
-  const names = [...new Set((rows ?? []).flatMap((row) => Object.keys(row)))];
+  const names = [...new Set((rows ?? []).flatMap((row) => Object.keys(row).filter((name) => row[name] !== "")))]
+    .sort((a, b) => rank(a) - rank(b));
   return h(Section, { title },
-    rows?.length ? h(Table, { caption: title, hideCaption: true, columns: names.map((name) => ({ title: name, className: "cq-value" })),
+    rows?.length ? h(Table, { caption: title, hideCaption: true, columns: names.map((name) => ({ title: name.replaceAll("_", " "), className: LONG.includes(name) ? "cq-value" : "cq-short" })),
       rows: rows.map((row) => names.map((name) => row[name] ?? NONE)) }) : h("p", null, empty));
 }
 

@@ -49,5 +49,6 @@ export function Quarantine({ report }) {
     rows.length
       ? h(Table, { caption: "Quarantined inputs by stage and reason", hideCaption: true,
         columns: [{ title: "Stage" }, { title: "Reason" }, { title: "Inputs", number: true }], rows })
-      : h("p", null, "Nothing was quarantined."));
+      : h("p", null, report.state === "success" ? "Nothing was quarantined."
+        : "No finished stage quarantined anything; the tab of a failed shard shows its own inputs."));
 }
