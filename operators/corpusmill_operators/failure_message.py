@@ -3,7 +3,7 @@
 from typing import Any
 
 from airflow.sdk import RetryAction
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from corpusmill.errors import Permanent
 
@@ -28,14 +28,16 @@ def failure_message(error: BaseException, where: str, decision: Any, *, attempt:
     if len(line) > MAX_LINE_CHARS:
         line = line[: MAX_LINE_CHARS - 3] + "..."
     place = f"{where}: " if where and where not in line else ""
-    first = f"{type(error).__name__}: {place}{line} [{_verdict(error, decision, attempt, attempts)}]"
+    # what a task fails with on purpose (the run's report) repeats another task's message, verdict included
+    verdict = "" if isinstance(error, AirflowFailException) else f" [{_verdict(error, decision, attempt, attempts)}]"
+    first = f"{type(error).__name__}: {place}{line}{verdict}"
     return (f"{first}\n{said}" if "\n" in said else first)[:MAX_ERROR_CHARS]
 
 
 def _verdict(error: BaseException, decision: Any, attempt: int, attempts: int) -> str:
     """Returns whether a retry can help, and when the next attempt is."""
     fails = decision is not None and decision.action == RetryAction.FAIL
-    if fails or isinstance(error, Permanent | AirflowFailException):
+    if fails or isinstance(error, Permanent | AirflowNotFoundException):
         return "permanent: not tried again, a retry cannot help before something is changed"
     if attempt >= attempts:
         return f"may pass: attempt {attempt} of {attempts}, the last; clear the task once the cause is gone"

@@ -2,6 +2,7 @@
 
 - `Permanent` (bad setting, failed validation, superseded run, unusable input, corrupt model): the task fails at once,
   because a person must change something first.
+- `AirflowNotFoundException` (a connection that a recipe names is missing): the task fails at once.
 - `CommitConflict`: retry after 10 seconds; another crawl's commit was first.
 - `TransientDataError`: retry after 5 minutes; a server is busy and the reader's own retries are used up.
 - `WorkerDiedError`: retry after 1 minute; the child process was killed, for instance for its memory.
@@ -16,6 +17,7 @@ A policy can end a task earlier, it cannot retry more often than the task's ``re
 from datetime import timedelta
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from corpusmill.errors import (
     CommitConflict,
@@ -30,6 +32,11 @@ from corpusmill.errors import (
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule(exception=Permanent, action=RetryAction.FAIL, reason="permanent error: a retry cannot succeed"),
+        RetryRule(
+            exception=AirflowNotFoundException,
+            action=RetryAction.FAIL,
+            reason="a connection or variable is missing: add it first",
+        ),
         RetryRule(
             exception=CommitConflict,
             retry_delay=timedelta(seconds=10),

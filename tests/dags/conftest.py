@@ -59,13 +59,18 @@ def load_dags():
 
 
 @pytest.fixture
-def refresh_dag(airflow_db, load_dags, monkeypatch):
-    """The DAG of the demo recipe, parsed anew, with short pauses between attempts."""
+def short_pauses(monkeypatch):
+    """Lets a task that may pass be tried again after a tenth of a second."""
     from corpusmill_operators.retries import RETRY_POLICY
 
     for rule in RETRY_POLICY.rules:
         if rule.retry_delay is not None:
-            monkeypatch.setattr(rule, "retry_delay", timedelta(seconds=1))
+            monkeypatch.setattr(rule, "retry_delay", timedelta(seconds=0.1))
+
+
+@pytest.fixture
+def refresh_dag(airflow_db, load_dags, short_pauses):
+    """The DAG of the demo recipe, parsed anew, with short pauses between attempts."""
     return load_dags()["corpus_refresh_demo"]
 
 
