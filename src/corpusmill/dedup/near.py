@@ -139,7 +139,7 @@ class NearDuplicates:
         missing = self._texts[age].missing(documents)
         if len(missing):
             crawl = self._crawls[age]
-            doc_ids = crawl.index.doc_ids.take(pa.array(missing))
+            doc_ids = crawl.index.doc_ids.take(pa.array(missing, pa.int64()))
             self._texts[age].add(missing, doc_ids, crawl.read_texts(doc_ids))
 
     def _first_matches(self, source: int, target: int, codes: Numbers) -> list[tuple[int, int, float]]:

@@ -9,16 +9,16 @@ import pyarrow.compute as pc
 
 from corpusmill.dedup.clusters import connected_components
 from corpusmill.dedup.near import CrawlDocuments, Match
-from corpusmill.schema import DUPLICATES, STRING
+from corpusmill.schema import DUPLICATES, STRING, required
 
 NEAR_ROWS = pa.schema(
     [
-        pa.field("doc_id", STRING),
-        pa.field("duplicate_of", STRING),
-        pa.field("duplicate_of_crawl", STRING),
-        pa.field("similarity", pa.float64()),
-        pa.field("cluster", STRING),
-        pa.field("cluster_crawl", STRING),
+        required("doc_id", STRING),
+        required("duplicate_of", STRING),
+        required("duplicate_of_crawl", STRING),
+        required("similarity", pa.float64()),
+        required("cluster", STRING),
+        required("cluster_crawl", STRING),
     ]
 )
 """A near duplicate that is removed: what it matched, how alike they are, and the document that stands for both."""

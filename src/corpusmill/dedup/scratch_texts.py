@@ -47,7 +47,7 @@ class ScratchTexts:
             rows = pc.index_in(ids, value_set=doc_ids)
             inside = rows.is_valid()
             for row, text in zip(rows.filter(inside).to_pylist(), texts.filter(inside).to_pylist(), strict=True):
-                data = text.encode()
+                data = str(text).encode()
                 self._file.write(data)
                 self._places[int(wanted[row])] = (self._end, len(data))
                 self._end += len(data)

@@ -23,7 +23,6 @@ from corpusmill.lakehouse.shards import RunToken, ShardWriter, find_manifest
 from corpusmill.runner.assemble import corpus_groups
 from corpusmill.runner.assemble_sequences import sequence_groups
 from corpusmill.runner.deduplicate import find_duplicates, kept_documents, removed_ids
-from corpusmill.runner.near_duplicates import near_published
 from corpusmill.runner.plan import BaseCrawl, RunPlan, published_base, rebased
 from corpusmill.runner.provenance import provenance_uri, source_plan
 from corpusmill.runner.records import read_record, record_uri, write_record
@@ -195,7 +194,10 @@ def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: st
     """
     corpus = lake.table(f"{stored.name}.corpus")
     older = [corpus.scan({"crawl": b.crawl}, columns=["dedup_digest"], ref=branch)["dedup_digest"] for b in base]
-    older.append(near_published(lake, stored, base, branch))
+    if stored.parsed_recipe().deduplication.near is not None:
+        from corpusmill.runner.near_duplicates import near_published  # numba, where it is needed
+
+        older.append(near_published(lake, stored, base, branch))
     taken = pa.chunked_array([chunk for column in older for chunk in column.chunks], pa.large_string())
     key = fingerprint([stored.keys["corpus"], "retracted", [[b.crawl, b.key] for b in base]])
     log.warning(

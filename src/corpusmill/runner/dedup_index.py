@@ -4,6 +4,7 @@ A crawl's index is a partition of ``<recipe>.minhash`` with a content key of its
 and the settings of the signatures, so that a later run finds it whatever else has changed.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -31,6 +32,8 @@ from corpusmill.schema import MINHASH, STRING
 
 BATCH_DOCUMENTS = 2_000
 """Documents that are signed at a time."""
+BATCH_ROWS = 10_000
+"""Rows of the index that are written at a time."""
 CRAWLS_IN_MEMORY = 2
 """Crawls whose document ids are in memory at a time: the one that is deduplicated, and one older one."""
 
@@ -120,7 +123,7 @@ class StoredIndex:
             found = found.sort_by([("key", "ascending"), ("doc_id", "ascending")])
             keys, doc_ids = _keys_of(found["key"]), found["doc_id"].combine_chunks()
         if self._numbers is None:
-            return BandPart(keys, lambda places: self._numbers_of(doc_ids.take(pa.array(places))))
+            return BandPart(keys, lambda places: self._numbers_of(doc_ids.take(pa.array(places, pa.int64()))))
         if (band, part, parts) not in self._numbers:
             self._numbers[band, part, parts] = self._numbers_of(doc_ids).astype(np.int32)
         numbers = self._numbers[band, part, parts]
@@ -171,9 +174,10 @@ def _readable(lake: Lakehouse, file: str) -> bool:
 
 def _keys_of(column: Column) -> Keys:
     whole = column.combine_chunks()
-    if not len(whole):
+    data = whole.buffers()[1]
+    if data is None:
         return np.empty(0, dtype=KEY_TYPE)
-    return np.frombuffer(whole.buffers()[1], dtype=KEY_TYPE)[whole.offset : whole.offset + len(whole)]
+    return np.frombuffer(memoryview(data), dtype=np.uint8).view(KEY_TYPE)[whole.offset : whole.offset + len(whole)]
 
 
 def _in_order(keys: Keys, doc_ids: Strings) -> bool:
@@ -186,7 +190,7 @@ def _in_order(keys: Keys, doc_ids: Strings) -> bool:
     if falls.any():
         return False
     same = np.flatnonzero((words[1:] == words[:-1]).all(axis=1))
-    before, after = doc_ids.take(pa.array(same)), doc_ids.take(pa.array(same + 1))
+    before, after = (doc_ids.take(pa.array(rows, pa.int64())) for rows in (same, same + 1))
     return not len(same) or bool(pc.all(pc.less(before, after)).as_py())
 
 
@@ -257,21 +261,28 @@ def index_rows(lake: Lakehouse, plan: RunPlan, config: NearConfig) -> Iterator[p
     index = memory_index(batches, config)
     for band in range(config.bands):
         keys, numbers = index.band(band)
-        n = len(keys)
-        columns = {
-            "crawl": pa.array([plan.crawl], STRING).take(pa.array(np.zeros(n, dtype=np.int8))),
-            "made_by": pa.array([config.index_fingerprint()], STRING).take(pa.array(np.zeros(n, dtype=np.int8))),
-            "band": pa.array(np.full(n, band, dtype=np.int32)),
-            "key": key_column(keys),
-            "doc_id": index.doc_ids.take(pa.array(numbers)),
-        }
-        yield from slices(pa.table(columns, schema=MINHASH.schema), 10_000)
+        for start in range(0, len(keys), BATCH_ROWS):
+            some = slice(start, start + BATCH_ROWS)
+            n = len(keys[some])
+            columns: list[Strings] = [
+                pa.array([plan.crawl] * n, STRING),
+                pa.array([config.index_fingerprint()] * n, STRING),
+                pa.array(np.full(n, band, dtype=np.int32)),
+                key_column(keys[some]),
+                index.doc_ids.take(pa.array(numbers[some], pa.int64())),
+            ]
+            yield pa.Table.from_arrays(columns, schema=MINHASH.schema)
 
 
 def memory_index(batches: Iterable[tuple[Column, Column]], config: NearConfig) -> MemoryIndex:
     """Returns an index made from ids and texts."""
-    signer = Signer(bands=config.bands, rows=config.rows, ngram=config.ngram)
-    return MemoryIndex(sign(batches, signer, config.bands), config.bands)
+    return MemoryIndex(sign(batches, signer_of(config.bands, config.rows, config.ngram), config.bands), config.bands)
+
+
+@functools.lru_cache(maxsize=2)
+def signer_of(bands: int, rows: int, ngram: int) -> Signer:
+    """Returns the process's signer of some settings: it remembers how words are split, and takes seconds to make."""
+    return Signer(bands=bands, rows=rows, ngram=ngram)
 
 
 def texts_of(

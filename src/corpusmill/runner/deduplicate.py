@@ -11,12 +11,11 @@ from corpusmill.dedup.exact import find_exact_duplicates
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition
 from corpusmill.report import StageReport
-from corpusmill.runner.near_duplicates import join_near_duplicates
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import RecordNotFoundError
 from corpusmill.runner.stage_tables import input_table, stage_table
 from corpusmill.runner.whole_crawl import commit_rows
-from corpusmill.schema import DUPLICATES
+from corpusmill.schema import DUPLICATES, STRING
 
 
 def kept_documents(lake: Lakehouse, plan: RunPlan) -> pa.Table:
@@ -40,6 +39,10 @@ def find_duplicates(lake: Lakehouse, plan: RunPlan, kept: pa.Table, ref: str | N
         return DUPLICATES.schema.empty_table()
     documents = kept.select(["doc_id", "warc_file", "dedup_digest"])
     exact = find_exact_duplicates(documents, plan.crawl, _published(lake, plan, ref) if config.across_crawls else ())
+    if config.near is None:
+        return exact
+    from corpusmill.runner.near_duplicates import join_near_duplicates  # numba, where it is needed
+
     return join_near_duplicates(lake, plan, kept, exact, ref)
 
 
@@ -83,10 +86,10 @@ def _published(lake: Lakehouse, plan: RunPlan, ref: str | None) -> Iterator[tupl
 
 def _reasons(found: pa.Table, crawl: str) -> dict[str, int]:
     out = found.filter(pc.invert(found["kept"]))
-    here = pc.equal(out["duplicate_of_crawl"], crawl)
+    here = pc.equal(out["duplicate_of_crawl"], pa.scalar(crawl, STRING))
     counts = {}
     for kind in ("exact", "near"):
-        of_kind = pc.equal(out["kind"], kind)
+        of_kind = pc.equal(out["kind"], pa.scalar(kind, STRING))
         counts[f"deduplicate.{kind}_same_crawl"] = out.filter(pc.and_(of_kind, here)).num_rows
         counts[f"deduplicate.{kind}_older_crawl"] = out.filter(pc.and_(of_kind, pc.invert(here))).num_rows
     return {reason: n for reason, n in counts.items() if n}

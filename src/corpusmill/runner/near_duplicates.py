@@ -18,7 +18,6 @@ from corpusmill.dedup.config import NearConfig
 from corpusmill.dedup.index import BandIndex, Strings
 from corpusmill.dedup.near import CrawlDocuments, NearDuplicates
 from corpusmill.dedup.policy import near_rows, with_near
-from corpusmill.dedup.shingles import make_shingler
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.table import LakeTable
 from corpusmill.runner.dedup_index import (
@@ -28,6 +27,7 @@ from corpusmill.runner.dedup_index import (
     index_key,
     index_token,
     memory_index,
+    signer_of,
     texts_of,
 )
 from corpusmill.runner.plan import BaseCrawl, RunPlan
@@ -83,7 +83,7 @@ def near_published(lake: Lakehouse, stored: RunPlan, base: Sequence[BaseCrawl], 
     own = _of_corpus(corpus, stored, config, ref)
     crawls = [*(_published(lake, stored, b, config, ids, ref) for b in base), own]
     rows = _find(crawls, config, DUPLICATES.schema.empty_table())
-    removed = rows.filter(pc.not_equal(rows["duplicate_of_crawl"], stored.crawl))["doc_id"]
+    removed = rows.filter(pc.not_equal(rows["duplicate_of_crawl"], pa.scalar(stored.crawl, STRING)))["doc_id"]
     digests = corpus.scan({"crawl": stored.crawl}, columns=["doc_id", "dedup_digest"], ref=ref)
     return digests.filter(pc.is_in(digests["doc_id"], value_set=removed.combine_chunks()))["dedup_digest"]
 
@@ -92,7 +92,8 @@ def _find(crawls: Sequence[CrawlDocuments], config: NearConfig, exact: pa.Table)
     gone = exact.filter(pc.invert(exact["kept"]))["doc_id"].combine_chunks()
     doc_ids = crawls[-1].index.doc_ids
     removed = np.asarray(pc.is_in(doc_ids, value_set=gone).to_numpy(zero_copy_only=False), dtype=np.bool_)
-    with NearDuplicates(crawls, config.bands, config.threshold, make_shingler("compiled", config.ngram)) as near:
+    shingler = signer_of(config.bands, config.rows, config.ngram).shingler
+    with NearDuplicates(crawls, config.bands, config.threshold, shingler) as near:
         return near_rows(crawls, near.find(removed), exact)
 
 
