@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     maintain.add_argument("recipe", metavar="RECIPE")
     maintain.add_argument("--days", type=float, default=30.0, metavar="N", help="age of what expires (30)")
     maintain.add_argument("--grace-hours", type=float, default=72.0, metavar="N", help="age of orphans deleted (72)")
+    maintain.add_argument("--dry-run", action="store_true", help="only say what would be done")
     maintain.set_defaults(run=_maintain)
 
     init = commands.add_parser("init", help="create the lakehouse tables of recipes, once")
@@ -177,8 +178,8 @@ def _maintain(parsed: argparse.Namespace) -> int:
     from corpusmill.runner.maintain import maintain
     from corpusmill.runner.open_lakehouse import open_lakehouse
 
-    days, grace = parsed.days, parsed.grace_hours
-    _out(json.dumps(maintain(open_lakehouse(), parsed.recipe, days=days, grace_hours=grace, log=_say)))
+    ages = {"days": parsed.days, "grace_hours": parsed.grace_hours}
+    _out(json.dumps(maintain(open_lakehouse(), parsed.recipe, **ages, dry_run=parsed.dry_run, log=_say)))
     return 0
 
 

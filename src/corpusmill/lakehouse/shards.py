@@ -5,7 +5,6 @@ table and shard and is written whole, so of several attempts at a shard the last
 others' files are orphans. Manifests are plain JSON, never pickled pyiceberg objects (equal if their paths are).
 """
 
-import datetime as dt
 import json
 import uuid
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from pyiceberg.io.pyarrow import PyArrowFileIO, schema_to_pyarrow
 
 from corpusmill.errors import LakehouseError, Permanent
 from corpusmill.lakehouse.catalog import Lakehouse
-from corpusmill.lakehouse.storage import delete_file, file_size, list_files, read_whole, write_whole
+from corpusmill.lakehouse.storage import StoredFile, delete_file, file_size, list_files, read_whole, write_whole
 from corpusmill.lakehouse.table import LakeTable
 
 ROW_GROUP_ROWS = 10_000
@@ -275,8 +274,8 @@ def warehouse_of(table: LakeTable) -> str:
 def find_manifest(lake: Lakehouse, table: str, run: RunToken, shard: str) -> ShardManifest | None:
     """Returns the manifest of a shard that was written for the same commit key, if all its files are still there.
 
-    A manifest that is found is written again, so that its age shows that somebody relies on it: orphan clean-up
-    spares the files of young manifests.
+    A manifest that is found is written again, so that its age shows that somebody relies on it: upkeep spares the files
+    of manifests, and expires those that nobody relied on for long.
     """
     location = manifest_location(lake.settings.warehouse, table, run, shard)
     data = read_whole(lake.io, location)
@@ -289,13 +288,13 @@ def find_manifest(lake: Lakehouse, table: str, run: RunToken, shard: str) -> Sha
     return manifest
 
 
-def young_manifests(lake: Lakehouse, table: str, since: dt.datetime) -> list[ShardManifest]:
-    """Returns the manifests of a table, of any run, that were written or relied on since a time."""
+def stored_manifests(lake: Lakehouse, table: str) -> list[tuple[StoredFile, ShardManifest]]:
+    """Returns every manifest of a table, of any run, with the file that holds it."""
     found = []
     for stored in list_files(lake.io, f"{lake.settings.warehouse}/_runs"):
         ours = stored.location.endswith(".json") and stored.location.split("/")[-2] == quote(table, safe="")
-        if ours and stored.modified >= since and (data := read_whole(lake.io, stored.location)) is not None:
-            found.append(ShardManifest.from_json(json.loads(data)))
+        if ours and (data := read_whole(lake.io, stored.location)) is not None:
+            found.append((stored, ShardManifest.from_json(json.loads(data))))
     return found
 
 

@@ -10,10 +10,12 @@ from corpusmill.lakehouse.commit import commit_partition
 from corpusmill.lakehouse.maintenance import (
     compact_partition,
     expire_audit_branches,
+    expire_manifests,
     expire_snapshots,
+    expired_snapshots,
     remove_orphans,
 )
-from corpusmill.lakehouse.publish import publish
+from corpusmill.lakehouse.publish import publish, rebase_audit_branch
 from corpusmill.lakehouse.shards import find_manifest
 from corpusmill.lakehouse.storage import list_files
 
@@ -53,6 +55,9 @@ def test_expiry_makes_replaced_files_orphans_and_cleaning_spares_all_that_is_rea
     assert remove_orphans(world.lake, NOTES, NO_GRACE, force=True) == []
     assert expire_snapshots(world.lake, NOTES, future()) == 2
     removed = remove_orphans(world.lake, NOTES, NO_GRACE, force=True)
+    assert not [f for f in removed if f.endswith(".parquet")], "a manifest still names them"
+    assert len(expire_manifests(world.lake, NOTES, days=-1)) == 6
+    removed = remove_orphans(world.lake, NOTES, NO_GRACE, force=True)
     assert len([f for f in removed if f.endswith(".parquet")]) == 4
     assert (world.count(), world.stage(world.token("A", "k3", epoch), {"0": 5, "1": 5}).already) == (10, True)
     assert find_manifest(world.lake, NOTES, world.token("A", "k1", epoch), "0") is None
@@ -72,7 +77,7 @@ def test_a_file_in_flight_survives_the_grace_and_an_old_orphan_goes(world):
     assert world.lake.table(NOTES).data_files({"crawl": "A"}) == [f.path for f in manifest.files]
 
 
-def test_files_that_a_young_manifest_names_are_spared_however_old_they_are(world, monkeypatch):
+def test_files_that_a_manifest_names_are_spared_however_old_they_are(world, monkeypatch):
     token = world.token("A", "k1", world.epoch("A"))
     manifest = world.shard(token, "0", 5)
     listed = [maintenance.list_files]
@@ -81,9 +86,54 @@ def test_files_that_a_young_manifest_names_are_spared_however_old_they_are(world
         for stored in listed[0](io, folder):
             yield type(stored)(stored.location, stored.size, stored.modified - dt.timedelta(days=40))
 
-    monkeypatch.setattr(maintenance, "list_files", aged)  # the data files look old, the manifests do not
+    monkeypatch.setattr(maintenance, "list_files", aged)
     assert remove_orphans(world.lake, NOTES, dt.timedelta(hours=24)) == []
     assert find_manifest(world.lake, NOTES, token, "0") == manifest
+
+
+def test_a_manifest_expires_when_nobody_relied_on_it_for_long_and_its_files_go_with_the_next_upkeep(world):
+    token = world.token("A", "k1", world.epoch("A"))
+    world.shard(token, "0", 5)
+    world.stage(world.token("B", "kb", world.epoch("B")), {"0": 3}, BOOKS)
+    assert expire_manifests(world.lake, NOTES, days=30) == []
+    (gone,) = expire_manifests(world.lake, NOTES, days=-1)
+    assert gone.endswith("/A/k1/demo.notes/0.json")
+    assert find_manifest(world.lake, NOTES, token, "0") is None
+    assert find_manifest(world.lake, BOOKS, world.token("B", "kb", 1), "0") is not None, "of another table"
+    (orphan,) = remove_orphans(world.lake, NOTES, NO_GRACE, force=True)
+    assert orphan.endswith(".parquet")
+    assert world.stage(token, {"0": 5}).rows == 5, "the shard is simply made again"
+
+
+def test_the_age_of_a_snapshot_counts_from_when_it_was_replaced(world):
+    """Who opened the table a moment ago holds a snapshot that may be years old."""
+    epoch = world.epoch("A")
+    for key in ("k1", "k2", "k3"):
+        world.stage(world.token("A", key, epoch), {"0": 5})
+    metadata = world.lake.load(NOTES).metadata
+    hours = dict(zip([entry.snapshot_id for entry in metadata.snapshot_log], (50, 40, 1), strict=True))
+
+    def earlier(entry):
+        return entry.model_copy(update={"timestamp_ms": entry.timestamp_ms - hours[entry.snapshot_id] * 3_600_000})
+
+    aged = {name: [earlier(e) for e in getattr(metadata, name)] for name in ("snapshots", "snapshot_log")}
+    metadata = metadata.model_copy(update=aged)
+    day_ago = dt.datetime.now(dt.UTC) - dt.timedelta(hours=24)
+    first, *_ = hours
+    assert expired_snapshots(metadata, day_ago) == [first], "the second was read until an hour ago"
+
+
+def test_a_branch_can_be_rebased_after_main_moved_on_and_was_cleaned(world):
+    for n, crawl in enumerate("ABC", 1):
+        world.publish(world.token(crawl, f"k{crawl}", world.epoch(crawl)), {"0": n})
+    d = world.token("D", "kd", world.epoch("D"))
+    branch = world.audit(d, {"0": 9})
+    for key in ("k2", "k3"):
+        world.stage(world.token("A", key, world.epoch("A")), {"0": 4}, BOOKS)
+    expire_snapshots(world.lake, BOOKS, future())
+    rebase_audit_branch(world.lake, BOOKS, branch)
+    publish(world.lake, BOOKS, branch, "demo/D/1", {"D": d})
+    assert world.count(BOOKS) == 4 + 2 + 3 + 9
 
 
 def test_a_grace_shorter_than_a_stage_is_refused(world):
