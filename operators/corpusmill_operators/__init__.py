@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corpusmill_operators.ablation_step import ARM_LABEL as ARM_LABEL
     from corpusmill_operators.ablation_step import REFERENCE_LABEL as REFERENCE_LABEL
+    from corpusmill_operators.alerts import read_alerts as read_alerts
     from corpusmill_operators.annotate_seed import AnnotateSeedOperator as AnnotateSeedOperator
     from corpusmill_operators.assemble_corpus import AssembleCorpusOperator as AssembleCorpusOperator
     from corpusmill_operators.assets import corpus_asset as corpus_asset
     from corpusmill_operators.assets import reference_model_asset as reference_model_asset
     from corpusmill_operators.assets import refiner_asset as refiner_asset
+    from corpusmill_operators.assets import releases_asset as releases_asset
     from corpusmill_operators.clean_rules import CleanRulesOperator as CleanRulesOperator
     from corpusmill_operators.commit_stage import CommitStageOperator as CommitStageOperator
     from corpusmill_operators.count_scores import CountScoresOperator as CountScoresOperator
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from corpusmill_operators.ingest_crawl import IngestCrawlOperator as IngestCrawlOperator
     from corpusmill_operators.links import DataDocsLink as DataDocsLink
     from corpusmill_operators.list_arms import ListArmsOperator as ListArmsOperator
+    from corpusmill_operators.maintain_lakehouse import NAMESPACE_LABEL as NAMESPACE_LABEL
+    from corpusmill_operators.maintain_lakehouse import MaintainLakehouseOperator as MaintainLakehouseOperator
     from corpusmill_operators.map_stage import SHARD_LABEL as SHARD_LABEL
     from corpusmill_operators.pack_reference_text import PackReferenceTextOperator as PackReferenceTextOperator
     from corpusmill_operators.pack_sequences import PackSequencesOperator as PackSequencesOperator
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from corpusmill_operators.register_reference import RegisterReferenceModelOperator as RegisterReferenceModelOperator
     from corpusmill_operators.register_refiner import RegisterRefinerOperator as RegisterRefinerOperator
     from corpusmill_operators.releases import releases_of as releases_of
+    from corpusmill_operators.releases import watched_sources as watched_sources
     from corpusmill_operators.report_ablation import ReportAblationOperator as ReportAblationOperator
     from corpusmill_operators.report_run import ReportRunOperator as ReportRunOperator
     from corpusmill_operators.retries import RETRY_POLICY as RETRY_POLICY
@@ -49,10 +54,12 @@ if TYPE_CHECKING:
     from corpusmill_operators.select_units import SelectUnitsOperator as SelectUnitsOperator
     from corpusmill_operators.synthesise_examples import SynthesiseExamplesOperator as SynthesiseExamplesOperator
     from corpusmill_operators.timetable import CrawlReleaseTimetable as CrawlReleaseTimetable
+    from corpusmill_operators.timetable import DailyWatchTimetable as DailyWatchTimetable
     from corpusmill_operators.train_arm import TrainArmOperator as TrainArmOperator
     from corpusmill_operators.train_reference_model import TrainReferenceModelOperator as TrainReferenceModelOperator
     from corpusmill_operators.train_refiner import TrainRefinerOperator as TrainRefinerOperator
     from corpusmill_operators.validate_table import ValidateTableOperator as ValidateTableOperator
+    from corpusmill_operators.watch_releases import WatchReleasesOperator as WatchReleasesOperator
 
 _MODULE_OF = {
     "ARM_LABEL": "ablation_step",
@@ -62,6 +69,7 @@ _MODULE_OF = {
     "CommitStageOperator": "commit_stage",
     "CountScoresOperator": "count_scores",
     "CrawlReleaseTimetable": "timetable",
+    "DailyWatchTimetable": "timetable",
     "DataDocsLink": "links",
     "DeduplicateOperator": "deduplicate",
     "EvaluateReferenceModelOperator": "evaluate_reference",
@@ -69,6 +77,8 @@ _MODULE_OF = {
     "GPU_POOL": "pools",
     "IngestCrawlOperator": "ingest_crawl",
     "ListArmsOperator": "list_arms",
+    "MaintainLakehouseOperator": "maintain_lakehouse",
+    "NAMESPACE_LABEL": "maintain_lakehouse",
     "PackReferenceTextOperator": "pack_reference_text",
     "PackSequencesOperator": "pack_sequences",
     "PlanReferenceModelOperator": "plan_reference_model",
@@ -93,14 +103,18 @@ _MODULE_OF = {
     "TrainReferenceModelOperator": "train_reference_model",
     "TrainRefinerOperator": "train_refiner",
     "ValidateTableOperator": "validate_table",
+    "WatchReleasesOperator": "watch_releases",
     "corpus_asset": "assets",
     "read_ablations": "recipes",
+    "read_alerts": "alerts",
     "read_recipes": "recipes",
     "read_reference_model_recipes": "recipes",
     "read_refiner_recipes": "recipes",
     "reference_model_asset": "assets",
     "refiner_asset": "assets",
+    "releases_asset": "assets",
     "releases_of": "releases",
+    "watched_sources": "releases",
 }
 
 __all__ = sorted(_MODULE_OF)

@@ -20,3 +20,12 @@ def refiner_asset(name: str) -> Asset:
 def reference_model_asset(name: str) -> Asset:
     """Returns the asset of a reference model; every registration emits one event with its reference in ``extra``."""
     return Asset(name=f"reference_model.{name}", uri=f"x-corpusmill://reference_models/{name}", group="corpusmill")
+
+
+def releases_asset(source: str) -> Asset:
+    """Returns the asset of a source's releases; every new one emits one event with the crawl id as partition key.
+
+    Args:
+        source: Name of the source, see `releases.watched_sources`; ``data.commoncrawl.org`` for Common Crawl.
+    """
+    return Asset(name=f"{source}.releases", uri=f"x-corpusmill://crawls/{source}", group="corpusmill")

@@ -12,9 +12,16 @@ from typing import Any
 import pendulum
 from airflow.exceptions import AirflowTimetableInvalid, InvalidPartitionKeyError
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, Timetable
+from airflow.timetables.trigger import CronTriggerTimetable
 
 SHOWN = 5
 """Crawl ids that a message about an unknown crawl names."""
+
+
+class DailyWatchTimetable(CronTriggerTimetable):
+    """A cron schedule whose tasks name the partitions of their events themselves: the releases that they found."""
+
+    partitioned_at_runtime = True
 
 
 class CrawlReleaseTimetable(Timetable):

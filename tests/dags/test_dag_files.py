@@ -51,14 +51,17 @@ def test_model_stages_wait_for_the_gpu_pool_and_labels_show_shard_names(load_dag
 
 def test_what_decides_scheduling_is_written_out(load_dags):
     from airflow.sdk.definitions.timetables.simple import NullTimetable
+    from airflow.sdk.definitions.timetables.trigger import CronTriggerTimetable
 
-    from corpusmill_operators.timetable import CrawlReleaseTimetable
+    from corpusmill_operators.timetable import CrawlReleaseTimetable, DailyWatchTimetable
 
+    clocks = {"crawl_watch": DailyWatchTimetable, "maintain_lakehouse": CronTriggerTimetable}
     for dag in load_dags().values():
         # a refresh follows the releases of crawls; what is built from a recipe alone is built when a person asks
         refreshes = dag.dag_id.startswith("corpus_refresh_")
-        assert isinstance(dag.timetable, CrawlReleaseTimetable if refreshes else NullTimetable), dag.dag_id
-        assert (dag.start_date is not None) == refreshes, dag.dag_id
+        expected = clocks.get(dag.dag_id, CrawlReleaseTimetable if refreshes else NullTimetable)
+        assert isinstance(dag.timetable, expected), dag.dag_id
+        assert (dag.start_date is not None) == (refreshes or dag.dag_id in clocks), dag.dag_id
         assert dag.max_active_runs == 1
         assert "corpusmill" in dag.tags
         assert dag.doc_md

@@ -46,9 +46,10 @@ def test_a_broken_list_is_refused_with_its_place_and_what_was_expected(tmp_path,
         read_releases(tmp_path / "list.json")
 
 
-def test_a_list_that_the_recipe_names_must_exist(tmp_path):
+def test_a_list_that_is_yet_to_be_made_holds_nothing_but_the_bundled_crawls_have_theirs(tmp_path):
+    assert releases_of(SourceConfig(releases="later.json"), tmp_path) == ()
     with pytest.raises(ConfigError, match="does not exist"):
-        releases_of(SourceConfig(releases="nowhere.json"), tmp_path)
+        releases_of(SourceConfig(base="bundled:crawls", releases="nowhere.json"), tmp_path)
 
 
 def test_a_named_list_is_found_beside_the_recipe_and_through_the_environment(listed, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from corpusmill.ingest.fetch import MissingFileError, list_folders, read_bytes
 COLLINFO = "collinfo.json"
 COMMON_CRAWL_INDEX = "https://index.commoncrawl.org"
 """Common Crawl keeps its list of crawls at another host than its files."""
-_COMMON_CRAWL_FILES = ("https://data.commoncrawl.org", "s3://commoncrawl")
+COMMON_CRAWL_FILES = ("https://data.commoncrawl.org", "s3://commoncrawl")
 _WEEK = re.compile(r"(\d{4})-(\d{2})$")
 _YEAR = re.compile(r"(\d{4})$")
 _PATH = re.compile(r"(?!.*(://|<))[^\s/\\?#][^\s\\?#]*")
@@ -52,7 +52,7 @@ def list_releases(base: str) -> list[Release]:
         PermanentDataError: The list is not one.
         TransientDataError: The list could not be fetched now.
     """
-    at = COMMON_CRAWL_INDEX if base.rstrip("/") in _COMMON_CRAWL_FILES else base
+    at = COMMON_CRAWL_INDEX if base.rstrip("/") in COMMON_CRAWL_FILES else base
     try:
         return _from_collinfo(_read(at, COLLINFO), f"{at}/{COLLINFO}")
     except MissingFileError:
