@@ -84,21 +84,17 @@ def line_features(lines: Sequence[MarkedLine]) -> tuple[Array, Array, Array]:
     Args:
         lines: At least one line.
     """
-    width = np.array([line.width for line in lines], np.float64)
-    links = np.array([line.link_share for line in lines], np.float64)
-    kinds = np.array([_KIND_NUMBERS[line.kind] for line in lines])
-    ends = np.array([line.text[-1] in SENTENCE_ENDS for line in lines])
+    width, links, ends, digits, kinds = np.array([_of_line(line) for line in lines], np.float64).T
     outside = width * (1 - links)
     prose = np.where(
-        ((outside > PROSE_WIDTH) & ends) | (outside > LONG_WIDTH) | (kinds == _KIND_NUMBERS["code"]), outside, 0.0
+        ((outside > PROSE_WIDTH) & (ends > 0)) | (outside > LONG_WIDTH) | (kinds == _KIND_NUMBERS["code"]), outside, 0.0
     )
     all_outside, total = outside.sum() + 1, prose.sum() + 1
     reached = np.cumsum(prose)
     x = np.zeros((len(FEATURES), len(lines)))
     x[0] = np.log1p(width) / 5
     x[1] = np.log1p(outside) / 5
-    x[2], x[3] = links, ends
-    x[4] = [_share_of_digits(line.text) for line in lines]
+    x[2:5] = links, ends, digits
     x[5:8] = kinds == np.arange(3)[:, None]
     near = x[[1, 2, 3, 5, 6]]
     x[8:13, 1:] = near[:, :-1]
@@ -176,5 +172,8 @@ def _chosen(judged: Judged, keep: NDArray[np.bool_]) -> list[MarkedLine]:
     return [line for line, kept in zip(judged.lines, keep.tolist(), strict=True) if kept]
 
 
-def _share_of_digits(text: str) -> float:
-    return sum(map(text.count, "0123456789")) / len(text)
+def _of_line(line: MarkedLine) -> tuple[float, float, bool, float, int]:
+    text = line.text
+    data = text.encode("utf-8", "replace")
+    digits = (len(data) - len(data.translate(None, b"0123456789"))) / len(text)
+    return line.width, line.link_share, text[-1] in SENTENCE_ENDS, digits, _KIND_NUMBERS[line.kind]
