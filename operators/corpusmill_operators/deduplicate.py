@@ -8,11 +8,13 @@ from corpusmill_operators.base import StageOperator
 
 
 class DeduplicateOperator(StageOperator):
-    """Finds the crawl's duplicates and commits them.
+    """Finds the crawl's duplicates, exact and near, and commits them.
 
-    Reads: ``<recipe>.documents`` of the crawl, and ``<recipe>.corpus`` of the older published crawls. Writes:
-    ``<recipe>.duplicates``, one row per document that has a duplicate, naming its survivor. Retried: when another
-    commit was first. Second run: finds the commit key and does nothing.
+    Reads: ``<recipe>.documents`` of the crawl, and ``<recipe>.corpus`` of the older published crawls; for near
+    duplicates also their ``<recipe>.minhash``, and of ``<recipe>.documents`` the texts of candidates. Writes:
+    ``<recipe>.minhash`` of the crawl, and ``<recipe>.duplicates``, one row per document that has a duplicate, naming
+    what it matched and what stands for it. Retried: when another commit was first. Fails at once: an index that cannot
+    be read, with the command that rebuilds it. Second run: finds the commit key and does nothing.
     """
 
     def work(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - the interface of all operators
