@@ -42,6 +42,10 @@ FILES ?= $(wildcard $(CORPUSMILL_SHARED_DATA)/../conformance/*.jsonl)
 conformance: $(READY) ## Run conformance files: make conformance FILES="a.jsonl b.jsonl"
 	@$(BIN)/python -m corpusmill.conformance $(FILES)
 
+rehearse: $(READY) ## The Celery cluster of docker/compose.yaml as local processes; one worker is killed (5 minutes)
+	@$(BIN)/pip install -q -c constraints.txt -e '.[dev,celery]'
+	@PYTHONPATH=$(CURDIR)/docker $(BIN)/python -m rehearsal
+
 reference: $(READY) ## Regenerate docs/reference
 	@$(BIN)/python -m corpusmill.reference docs/reference
 
@@ -60,4 +64,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help env demo up test check lint types arch conformance reference bench peers clean
+.PHONY: help env demo up test check lint types arch conformance rehearse reference bench peers clean
