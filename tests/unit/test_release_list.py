@@ -2,8 +2,9 @@
 
 import datetime as dt
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -84,17 +85,21 @@ def test_a_broken_list_on_disk_is_left_for_a_person(place):
     assert place.read_text() == "[{"
 
 
-def add(place, crawl):
-    update_release_list(place, [(crawl, "2024-08-16")], TODAY)
+ADD = """
+import datetime, pathlib, sys
+from corpusmill.release_list import update_release_list
+for n in range(5):
+    update_release_list(pathlib.Path(sys.argv[1]), [(f"N-{sys.argv[2]}-{n}", "2024-08-16")], datetime.date(2024, 9, 20))
+"""
 
 
 def test_lookers_at_the_same_moment_lose_none(place):
     update_release_list(place, HISTORY, TODAY)
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        pool.starmap(add, [(place, f"N-{n}") for n in range(12)])
+    lookers = [subprocess.Popen([sys.executable, "-c", ADD, place, str(n)]) for n in range(3)]
+    assert [looker.wait(timeout=60) for looker in lookers] == [0, 0, 0]
     releases = read_releases(place)
-    assert {crawl for crawl, _ in releases} == {*dict(HISTORY), *(f"N-{n}" for n in range(12))}
-    assert len({day for _, day in releases}) == 15
+    assert {crawl for crawl, _ in releases} == {*dict(HISTORY), *(f"N-{n}-{i}" for n in range(3) for i in range(5))}
+    assert len({day for _, day in releases}) == 18
     assert [p.name for p in place.parent.iterdir() if p.name.endswith(".tmp")] == []
 
 
