@@ -12,6 +12,7 @@ from airflow.sdk import DAG, Param, chain
 import corpusmill_operators as mill
 
 recipes, broken = mill.read_recipes(Path(__file__).parent / "recipes")
+alerts = mill.read_alerts()
 
 for file, recipe, releases in recipes:
     with DAG(
@@ -32,6 +33,7 @@ for file, recipe, releases in recipes:
             "max_retry_delay": timedelta(minutes=30),
             "execution_timeout": timedelta(hours=12),
         },
+        **alerts.dag_arguments(recipe.name),
     ):
         plan = mill.PlanRunOperator(task_id="plan", recipe=recipe.model_dump(mode="json"))
         of = {"plan": plan.output["plan"]}

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from corpusmill_operators.ablation_step import ARM_LABEL as ARM_LABEL
     from corpusmill_operators.ablation_step import REFERENCE_LABEL as REFERENCE_LABEL
     from corpusmill_operators.alerts import read_alerts as read_alerts
+    from corpusmill_operators.alerts import read_alerts as read_alerts
     from corpusmill_operators.annotate_seed import AnnotateSeedOperator as AnnotateSeedOperator
     from corpusmill_operators.assemble_corpus import AssembleCorpusOperator as AssembleCorpusOperator
     from corpusmill_operators.assets import corpus_asset as corpus_asset
@@ -106,6 +107,7 @@ _MODULE_OF = {
     "WatchReleasesOperator": "watch_releases",
     "corpus_asset": "assets",
     "read_ablations": "recipes",
+    "read_alerts": "alerts",
     "read_alerts": "alerts",
     "read_recipes": "recipes",
     "read_reference_model_recipes": "recipes",

@@ -15,6 +15,7 @@ from corpusmill.failures import sorted_error
 from corpusmill_operators.execution import task_arguments
 from corpusmill_operators.failure_message import failure_message
 from corpusmill_operators.retries import RETRY_POLICY
+from corpusmill_operators.stage_metrics import recipe_of, send_metrics
 from corpusmill_operators.xcom_keys import ERROR_KEY
 
 REASONS_SHOWN = 5
@@ -31,6 +32,8 @@ class StageOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("plan",)
     ui_color: ClassVar[str] = "#e8f4ea"
+    counts_documents: ClassVar[bool] = True
+    """False where the report repeats what other tasks have counted already."""
 
     def __init__(self, *, plan: str | None = None, retry_policy: Any = None, **kwargs: Any) -> None:
         super().__init__(retry_policy=retry_policy or RETRY_POLICY, **kwargs | task_arguments(type(self)))
@@ -62,6 +65,8 @@ class StageOperator(BaseOperator):
                 raise
             raise meant from error
         self.log.info("%s", summary_line(self.task_id, report))
+        if self.counts_documents:
+            send_metrics(report, recipe_of(self.plan, self.dag.dag_id))
         return report
 
     def _leave_message(self, context: Context, error: BaseException) -> None:

@@ -21,6 +21,7 @@ class CommitStageOperator(StageOperator):
 
     template_fields = ("plan", "stage")
     ui_color = "#dbe9f6"
+    counts_documents = False  # its report is the sum of its shards'
 
     def __init__(self, *, stage: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -49,16 +49,21 @@ def _record(crawl: str, n: int) -> bytes:
     return head.encode() + body + b"\r\n\r\n"
 
 
-def damage(base: Path, crawl: str = CRAWL) -> Path:
-    """Overwrites the middle of every member of the crawl's archive; returns the archive."""
+def damage(base: Path, crawl: str = CRAWL) -> None:
+    """Overwrites the middle of every member of the crawl's archive."""
+    damage_member(base, None, crawl)
+
+
+def damage_member(base: Path, number: int | None, crawl: str = CRAWL) -> None:
+    """Overwrites the middle of one member of the crawl's archive; None: of each."""
     (archive,) = base.glob(f"crawl-data/{crawl}/segments/*/warc/*.warc.gz")
     data = bytearray(archive.read_bytes())
     starts = [i for i in range(len(data)) if data[i : i + 3] == b"\x1f\x8b\x08"]
-    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
-        middle = (start + end) // 2
-        data[middle : middle + 16] = b"\xff" * 16
+    for n, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True)):
+        if number in (None, n):
+            middle = (start + end) // 2
+            data[middle : middle + 16] = b"\xff" * 16
     archive.write_bytes(bytes(data))
-    return archive
 
 
 def states(run):
