@@ -10,15 +10,7 @@ and decomposition are those of the running Python's Unicode version, as they are
 import re
 import unicodedata
 
-# What datatrove replaces by a space; its list, in code points so that no editor changes it.
-_MARKS = (
-    "!/\u2014\u201d:\uff05\uff11\u3008&(\u3001\u2501\\\u3010#%\u300c\uff0c\u3011\uff1b+^]~\u201c\u300a\u201e';\u2019"
-    '{|\u2236\u00b4[=-`*\uff0e\uff08\u2013\uff1f\uff01\uff1a$\uff5e\u00ab\u3009,><\u300b)?\uff09\u3002\u2026@_."}'
-    "\u25ba\u00bb"
-)
-_CONTROLS = (range(9), range(11, 13), range(13, 32), range(127, 160))
-PUNCTUATION = frozenset(_MARKS).union(chr(point) for points in _CONTROLS for point in points)
-"""Characters that become a space."""
+from corpusmill.rules.punctuation import PUNCTUATION
 
 DECIMAL_SEPARATORS = ".,\u060c\u066b\u2396\u2397\u2398"
 """One of these between digits belongs to the number."""

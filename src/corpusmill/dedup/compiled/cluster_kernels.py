@@ -14,10 +14,13 @@ Longs = npt.NDArray[np.int64]
 
 _KEYS = numba.types.Array(numba.uint64, 2, "C", readonly=True)
 _EDGES = numba.types.Array(numba.int64, 2, "C", readonly=True)
+_IDS = numba.types.Array(numba.int64, 1, "C", readonly=True)
 _ROWS = numba.types.Array(numba.int64, 2, "C")
 _LONGS = numba.types.Array(numba.int64, 1, "C")
 
 _EIGHT, _SIXTEEN, _THIRTY_TWO = np.uint64(8), np.uint64(16), np.uint64(32)
+_FEW = 24
+"""Rows that are ordered by insertion."""
 _BYTES, _PAIRS = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
 
 
@@ -36,6 +39,88 @@ def _order(left: Words, i: int, right: Words, j: int) -> int:
         if left[i, k] != right[j, k]:
             return -1 if _swapped(left[i, k]) < _swapped(right[j, k]) else 1
     return 0
+
+
+@part
+def _before(keys: Words, ids: Longs, i: int, j: int) -> bool:
+    """Returns whether row i comes before row j by (key, id)."""
+    order = _order(keys, i, keys, j)
+    return order < 0 or (order == 0 and ids[i] < ids[j])
+
+
+@part
+def _insert_rows(keys: Words, ids: Longs, rows: Longs, first: int, stop: int) -> None:
+    """Orders few rows by insertion."""
+    for k in range(first + 1, stop):
+        row, place = rows[k], k
+        while place > first and _before(keys, ids, row, rows[place - 1]):
+            rows[place] = rows[place - 1]
+            place -= 1
+        rows[place] = row
+
+
+@part
+def _sink(keys: Words, ids: Longs, rows: Longs, first: int, n: int, k: int) -> None:
+    """Restores the heap of n rows from first on below its k-th."""
+    row = rows[first + k]
+    while 2 * k + 1 < n:
+        child = 2 * k + 1
+        if child + 1 < n and _before(keys, ids, rows[first + child], rows[first + child + 1]):
+            child += 1
+        if not _before(keys, ids, row, rows[first + child]):
+            break
+        rows[first + k] = rows[first + child]
+        k = child
+    rows[first + k] = row
+
+
+@part
+def _heap_rows(keys: Words, ids: Longs, rows: Longs, first: int, stop: int) -> None:
+    """Orders many rows in time k log k, whatever they hold."""
+    n = stop - first
+    for k in range(n // 2 - 1, -1, -1):
+        _sink(keys, ids, rows, first, n, k)
+    for last in range(n - 1, 0, -1):
+        rows[first], rows[first + last] = rows[first + last], rows[first]
+        _sink(keys, ids, rows, first, last, 0)
+
+
+@part
+def _in_order(keys: Words, ids: Longs, rows: Longs, first: int, stop: int) -> bool:
+    for k in range(first + 1, stop):  # noqa: SIM110 - numba compiles no generator expression
+        if _before(keys, ids, rows[k], rows[k - 1]):
+            return False
+    return True
+
+
+@kernel(_KEYS, _IDS, numba.int64, _LONGS, _LONGS)
+def order_rows(keys: Words, ids: Longs, shift: int, ends: Longs, rows: Longs) -> None:
+    """Writes the rows in the order of (key, id): digests fall evenly into ranges of their first bits.
+
+    Args:
+        keys: Keys in any order, (n, 2).
+        ids: Second key of the order, (n,).
+        shift: 64 less the bits that tell the ranges apart.
+        ends: Zeros, (ranges + 1,).
+        rows: Filled, (n,).
+    """
+    by = np.uint64(shift)
+    for i in range(len(keys)):
+        ends[np.int64(_swapped(keys[i, 0]) >> by) + 1] += 1
+    for k in range(1, len(ends)):
+        ends[k] += ends[k - 1]
+    for i in range(len(keys)):
+        place = np.int64(_swapped(keys[i, 0]) >> by)
+        rows[ends[place]] = i
+        ends[place] += 1
+    first = 0
+    for k in range(len(ends) - 1):
+        stop = ends[k]
+        if stop - first <= _FEW:
+            _insert_rows(keys, ids, rows, first, stop)
+        elif not _in_order(keys, ids, rows, first, stop):
+            _heap_rows(keys, ids, rows, first, stop)
+        first = stop
 
 
 @kernel(_KEYS)

@@ -21,7 +21,6 @@ from corpusmill.rules.compiled.byte_hashing import Bytes
 from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
 from corpusmill.rules.compiled.document_scan import NEEDED, scan
 from corpusmill.rules.compiled.lexicon_arrays import MOST_SPLIT_BYTES
-from corpusmill.rules.compiled.stored_lexicon import load_shipped
 from corpusmill.rules.english_tokens import EnglishTokenizer
 
 if TYPE_CHECKING:
@@ -44,17 +43,15 @@ class CompiledShingler:
     Args:
         ngram: Words of a shingle.
         words: Splits simplified texts into words; None: English.
-        lexicon: English chunks to start from; None: the shipped ones.
+        lexicon: English chunks to start from; None: none. The shipped ones stand in texts as written, with capitals
+            and punctuation, and save nothing here.
     """
 
     def __init__(self, ngram: int = 5, words: WordSplitter | None = None, lexicon: ChunkLexicon | None = None) -> None:
         self._ngram = ngram
         self._table = make_table()
         self._words = words
-        self._lexicon = lexicon
-        if words is None and lexicon is None:
-            self._lexicon = ChunkLexicon(EnglishTokenizer())
-            load_shipped(self._lexicon)
+        self._lexicon = ChunkLexicon(EnglishTokenizer()) if words is None and lexicon is None else lexicon
 
     def groups(self, texts: Strings) -> Iterator[ShingledTexts]:
         """Yields the shingles of consecutive groups of texts.

@@ -32,6 +32,7 @@ from corpusmill.rules.compiled.lexicon_arrays import (
 from corpusmill.rules.compiled.utf8 import point_at, point_width
 
 Longs = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
 Words64 = npt.NDArray[np.uint64]
 
 _LONGS, _OUT = numba.types.Array(numba.int64, 1, "C"), numba.types.Array(numba.uint8, 1, "C")
@@ -42,78 +43,81 @@ _SIGNATURES = numba.types.Array(numba.uint64, 2, "C")
 _BLANK, _ZERO = 32, 48
 
 
+# Kernels take the table's arrays out of it once, because to pass it on counts references to all of them.
+Kinds = npt.NDArray[np.uint8]
+
+
 @part
-def _kind(data: Bytes, i: int, table: SimplifyTable) -> int:
+def _kind(data: Bytes, i: int, kinds: Kinds) -> int:
     """Returns kind and `SEPARATOR` bit of the character that begins at i."""
     c = data[i]
     if c < 0x80:
-        return table.kinds[c]
+        return kinds[c]
     point = point_at(data, i)
-    return table.kinds[point] if point < N_LISTED else UNSURE
+    return kinds[point] if point < N_LISTED else UNSURE
 
 
 @part
-def _digits_stop(data: Bytes, i: int, stop: int, table: SimplifyTable) -> int:
+def _digits_stop(data: Bytes, i: int, stop: int, kinds: Kinds) -> int:
     """Returns where the digits that begin at i end; i where there is none."""
-    while i < stop and _kind(data, i, table) == DIGIT:
+    while i < stop and _kind(data, i, kinds) == DIGIT:
         i += point_width(data[i])
     return i
 
 
 @part
-def _number_stop(data: Bytes, i: int, stop: int, table: SimplifyTable) -> int:
+def _number_stop(data: Bytes, i: int, stop: int, kinds: Kinds) -> int:
     """Returns where the number that begins at i ends: digits, and once a separator with more digits."""
-    i = _digits_stop(data, i, stop, table)
-    if i < stop and _kind(data, i, table) & SEPARATOR:
+    i = _digits_stop(data, i, stop, kinds)
+    if i < stop and _kind(data, i, kinds) & SEPARATOR:
         behind = i + point_width(data[i])
-        end = _digits_stop(data, behind, stop, table)
+        end = _digits_stop(data, behind, stop, kinds)
         if end > behind:
             return end
     return i
 
 
 @part
-def _simplify(data: Bytes, i: int, stop: int, table: SimplifyTable, out: Bytes, at: int) -> int:
+def _copy(source: Bytes, start: int, n: int, out: Bytes, at: int) -> int:
+    """Copies n bytes and returns where they end."""
+    for k in range(n):
+        out[at + k] = source[start + k]
+    return at + n
+
+
+@part
+def _simplify(
+    data: Bytes, i: int, stop: int, kinds: Kinds, starts: Ints, lengths: Kinds, changed: Bytes, out: Bytes, at: int
+) -> int:
     """Writes the simplified text and returns where it ends, -1 where the definition must be asked."""
     begin, apart = at, False
     while i < stop:
-        kind = _kind(data, i, table) & (SEPARATOR - 1)
+        kind = _kind(data, i, kinds) & (SEPARATOR - 1)
         width = point_width(data[i])
-        if kind == SPACE:
-            apart = True
-            i += width
-            continue
         if kind == UNSURE:
             return -1
-        source, n = i, width
+        length, place = width, i
         if kind == CHANGED:
             point = point_at(data, i)
-            n = table.lengths[point]
-            source = table.starts[point]
-        i = _number_stop(data, i, stop, table) if kind == DIGIT else i + width
-        if n == 0:
+            length, place = lengths[point], starts[point]
+        if kind == SPACE or length == 0:
+            apart = apart or kind == SPACE
+            i += width
             continue
         if apart and at > begin:
             out[at] = _BLANK
             at += 1
         apart = False
-        at = _write(data, source, n, kind, table, out, at)
+        if kind == SAME:
+            at = _copy(data, i, length, out, at)
+        elif kind == CHANGED:
+            at = _copy(changed, place, length, out, at)
+        else:
+            out[at] = _ZERO
+            at += 1
+            width = _number_stop(data, i, stop, kinds) - i
+        i += width
     return at
-
-
-@part
-def _write(data: Bytes, source: int, n: int, kind: int, table: SimplifyTable, out: Bytes, at: int) -> int:
-    """Writes one simplified character or number and returns where it ends."""
-    if kind == DIGIT:
-        out[at] = _ZERO
-        return at + 1
-    if kind == SAME:
-        for k in range(n):
-            out[at + k] = data[source + k]
-    else:
-        for k in range(n):
-            out[at + k] = table.changed[source + k]
-    return at + n
 
 
 @kernel(BYTES, _LONGS, TABLE, _OUT, _LONGS, _LONGS)
@@ -133,14 +137,16 @@ def simplify_texts(
     at = 0
     for k in range(len(bounds) - 1):
         out_starts[k] = at
-        out_stops[k] = _simplify(data, bounds[k], bounds[k + 1], table, out, at)
+        out_stops[k] = _simplify(
+            data, bounds[k], bounds[k + 1], table.kinds, table.starts, table.lengths, table.changed, out, at
+        )
         if out_stops[k] >= 0:
             at = out_stops[k]
     return at
 
 
 @kernel(LEXICON, INTS, INTS, _LONGS)
-def count_words(lexicon: LexiconArrays, first_chunk: Longs, chunk_numbers: Longs, n_words: Longs) -> None:
+def count_words(lexicon: LexiconArrays, first_chunk: Ints, chunk_numbers: Ints, n_words: Longs) -> None:
     """Counts the words of each text, (n,); -1 where spaCy refused one of its chunks."""
     chunks = lexicon.chunks
     for k in range(len(n_words)):
@@ -154,7 +160,7 @@ def count_words(lexicon: LexiconArrays, first_chunk: Longs, chunk_numbers: Longs
 
 @kernel(LEXICON, INTS, INTS, _LONGS, _OUT, _LONGS)
 def join_words(
-    lexicon: LexiconArrays, first_chunk: Longs, chunk_numbers: Longs, n_words: Longs, out: Bytes, ends: Longs
+    lexicon: LexiconArrays, first_chunk: Ints, chunk_numbers: Ints, n_words: Longs, out: Bytes, ends: Longs
 ) -> None:
     """Writes the words of all texts, each followed by a space.
 

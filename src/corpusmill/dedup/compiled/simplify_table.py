@@ -8,7 +8,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.dedup.simplification import DECIMAL_SEPARATORS, PUNCTUATION, is_digit, simplify
+from corpusmill.dedup.simplification import DECIMAL_SEPARATORS, is_digit, simplify
+from corpusmill.rules.punctuation import PUNCTUATION
 
 N_LISTED = 0x20000
 """Code points from here on are not listed: texts with one go to the definition."""
