@@ -30,6 +30,7 @@ SUFFIXES = (".html", ".css", ".png", ".svg", ".ico", ".otf", ".woff", ".woff2", 
 _REMOTE = re.compile(
     r"<link\b[^>]*href=[\"'](?:https?:)?//[^>]*>|<img\b[^>]*src=[\"'](?:https?:)?//[^>]*>", re.IGNORECASE
 )
+_REMOTE_STYLE = re.compile(r"url\(\s*[\"']?(?:https?:)?//[^)]*\)", re.IGNORECASE)
 _SCRIPT = re.compile(r"<script\b.*?</script\s*>", re.IGNORECASE | re.DOTALL)
 _HEAD_END = re.compile(r"</head\s*>", re.IGNORECASE)
 
@@ -97,6 +98,6 @@ def offline(page: str, depth: int) -> str:
         page: HTML.
         depth: Folders between the page and the root of its site.
     """
-    plain = _REMOTE.sub("", _SCRIPT.sub("", page))
+    plain = _REMOTE_STYLE.sub("none", _REMOTE.sub("", _SCRIPT.sub("", page)))
     link = f'<link rel="stylesheet" href="{_style(depth)}">'
     return _HEAD_END.sub(lambda m: link + m.group(0), plain, count=1)
