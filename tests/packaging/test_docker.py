@@ -274,3 +274,32 @@ def test_the_overlay_gives_the_worker_of_the_gpu_queue_a_device():
     assert set(OVERLAY["services"]) == {"worker-gpu"} <= set(COMPOSE["services"])
     device = OVERLAY["services"]["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"][0]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
+def test_the_guides_example_of_places_is_one_that_loads():
+    from corpusmill_operators.execution import ExecutionConfig, StagePlacement
+
+    guide = (REPOSITORY / "docs" / "how-to" / "cluster.md").read_text()
+    example = re.search(r"```yaml\n(stages:.*?)```", guide, flags=re.DOTALL)[1]
+    config = ExecutionConfig.load(yaml.safe_load(example))
+    assert config.placement("refine_chunks").pod_override.resources.limits == {"nvidia.com/gpu": 1}
+    assert config.placement("score").queue == "gpu"
+    assert config.placement("clean").retry_delay_seconds == 15
+    keys = set(re.findall(r"^\| `(\w+)` \|", guide.split("## Kubernetes")[0], flags=re.MULTILINE))
+    assert keys == set(StagePlacement.model_fields)
+
+
+def test_the_guides_settings_are_those_of_compose():
+    guide = (REPOSITORY / "docs" / "how-to" / "cluster.md").read_text()
+    shown = dict(re.findall(r"^\| `([A-Z_]+)` \| (\S+(?: \w+)?) \|", guide, flags=re.MULTILINE))
+    seconds = {"s": 1, "h": 3600, "days": 86400, "": 1}
+    example = dict(re.findall(r"^(\w+)=(\S+)$", (DOCKER / ".env.example").read_text(), flags=re.MULTILINE))
+    found = {name: int(n) * seconds[unit] for name, (n, _, unit) in ((k, v.partition(" ")) for k, v in shown.items())}
+    assert set(found) == {
+        "PARALLELISM",
+        "HEARTBEAT_TIMEOUT",
+        "VISIBILITY_TIMEOUT",
+        "QUEUED_TIMEOUT",
+        "WORKER_CONCURRENCY",
+    }
+    assert found == {name: int(example[name]) for name in found}
