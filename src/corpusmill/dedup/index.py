@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.batches import Column
 from corpusmill.dedup.minhash import KEY_TYPE, Signer, band_keys, has_signature
@@ -75,16 +76,20 @@ class MemoryIndex:
     Args:
         signed: Ids and their band keys, each (n,) and (n, bands), in any order; see `sign`.
         bands: Bands of a signature.
+        at_most: Upper bound of the number of documents; room is made for so many.
     """
 
-    def __init__(self, signed: Iterable[tuple[Column, Keys]], bands: int) -> None:
-        pieces = list(signed)
-        chunks = [chunk for ids, _ in pieces for chunk in ids.chunks]
+    def __init__(self, signed: Iterable[tuple[Column, Keys]], bands: int, at_most: int) -> None:
+        self._keys = np.empty((bands, at_most), dtype=KEY_TYPE)
+        chunks: list[Strings] = []
+        n = 0
+        for ids, keys in signed:
+            self._keys[:, n : n + len(keys)] = keys.T
+            n += len(keys)
+            chunks += ids.chunks
         ids = pa.chunked_array(chunks, pa.large_string()).combine_chunks()
-        order = np.asarray(pa.compute.array_sort_indices(ids)) if len(ids) else np.empty(0, dtype=np.int64)
-        self._doc_ids = ids.take(pa.array(order, pa.int64()))
-        empty = np.empty((0, bands), dtype=KEY_TYPE)
-        self._keys = np.concatenate([empty, *(keys for _, keys in pieces)])[order]
+        self._order = np.asarray(pc.array_sort_indices(ids)).astype(np.int64)
+        self._doc_ids = ids.take(pa.array(self._order, pa.int64()))
 
     def __len__(self) -> int:
         return len(self._doc_ids)
@@ -96,7 +101,7 @@ class MemoryIndex:
 
     def band(self, band: int) -> tuple[Keys, Numbers]:
         """Returns keys and documents of a whole band, sorted by (key, document), each (n,)."""
-        column = np.ascontiguousarray(self._keys[:, band])
+        column = self._keys[band][self._order]
         order = np.argsort(column.view("S16"), kind="stable")
         return column[order], order.astype(np.int64)
 

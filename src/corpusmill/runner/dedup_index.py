@@ -258,7 +258,7 @@ def index_rows(lake: Lakehouse, plan: RunPlan, config: NearConfig) -> Iterator[p
     first = ids.filter(ids["kept"]).group_by("dedup_digest").aggregate([("doc_id", "min")])["doc_id_min"]
     del ids
     batches = texts_of(documents, partition, plan.files, first.combine_chunks())
-    index = memory_index(batches, config)
+    index = memory_index(batches, config, len(first))
     for band in range(config.bands):
         keys, numbers = index.band(band)
         for start in range(0, len(keys), BATCH_ROWS):
@@ -274,9 +274,10 @@ def index_rows(lake: Lakehouse, plan: RunPlan, config: NearConfig) -> Iterator[p
             yield pa.Table.from_arrays(columns, schema=MINHASH.schema)
 
 
-def memory_index(batches: Iterable[tuple[Column, Column]], config: NearConfig) -> MemoryIndex:
-    """Returns an index made from ids and texts."""
-    return MemoryIndex(sign(batches, signer_of(config.bands, config.rows, config.ngram), config.bands), config.bands)
+def memory_index(batches: Iterable[tuple[Column, Column]], config: NearConfig, at_most: int) -> MemoryIndex:
+    """Returns an index made from ids and texts of at most so many documents."""
+    signer = signer_of(config.bands, config.rows, config.ngram)
+    return MemoryIndex(sign(batches, signer, config.bands), config.bands, at_most)
 
 
 @functools.lru_cache(maxsize=2)

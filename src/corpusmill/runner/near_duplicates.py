@@ -124,7 +124,7 @@ def _of_corpus(corpus: LakeTable, source: RunPlan, config: NearConfig, ref: str 
     )  # fmt: skip
     at = {"crawl": source.crawl}
     held = corpus.scan(at, columns=["doc_id"], ref=ref)["doc_id"].combine_chunks()
-    index = memory_index(texts_of(corpus, at, source.files, held, ref), config)
+    index = memory_index(texts_of(corpus, at, source.files, held, ref), config, len(held))
 
     def read(wanted: Strings) -> Iterable[tuple[Column, Column]]:
         return texts_of(corpus, at, source.files, wanted, ref)

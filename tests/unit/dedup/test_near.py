@@ -34,7 +34,7 @@ def strings(values: list[str]) -> pa.Table:
 @functools.lru_cache
 def signed(texts: tuple[tuple[str, str], ...]) -> tuple[pa.Table, pa.Table, MemoryIndex]:
     ids, values = strings([i for i, _ in texts]), strings([text for _, text in texts])
-    return ids, values, MemoryIndex(sign([(ids, values)], SIGNER, BANDS), BANDS)
+    return ids, values, MemoryIndex(sign([(ids, values)], SIGNER, BANDS), BANDS, len(texts))
 
 
 def crawl_documents(crawl: str, texts: Texts, published: set[str]) -> CrawlDocuments:
