@@ -12,6 +12,7 @@ from typing import Any
 from corpusmill import __version__
 from corpusmill.ablation_commands import add_ablation_command
 from corpusmill.dedup_commands import add_dedup_commands
+from corpusmill.doctor_command import add_doctor_command
 from corpusmill.epoch_command import add_epoch_command
 from corpusmill.errors import ConfigError, CorpusmillError
 from corpusmill.reference_model_commands import add_reference_model_commands
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     refresh.add_argument("recipe", metavar="RECIPE", help="recipe name (dags/recipes) or a YAML file")
     refresh.add_argument("crawl", metavar="CRAWL", help="crawl id, e.g. CC-MAIN-2024-10")
     refresh.add_argument("--source", metavar="BASE", help="folder or URL in Common Crawl's layout")
+    refresh.add_argument("--dry-run", action="store_true", help="only say what would change, and what it would cost")
     refresh.set_defaults(run=_refresh)
 
     run = commands.add_parser("run", help="one stage on a local file")
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add_ablation_command(commands, _say, _out)
     add_dedup_commands(commands, _say, _out)
     add_epoch_command(commands, _say, _out)
+    add_doctor_command(commands, recipe_folder, _out)
 
     explain = commands.add_parser("explain", help="everything about one document")
     explain.add_argument("doc_id", metavar="DOC_ID")
@@ -121,6 +124,8 @@ def _refresh(parsed: argparse.Namespace) -> int:
     from corpusmill.runner.show import print_examples, print_how_to_read, print_report
 
     recipe = _recipe(parsed.recipe)
+    if parsed.dry_run:
+        return _dry_run(recipe, parsed.crawl, parsed.source)
     report = refresh(recipe, parsed.crawl, parsed.source, _say)
     print_report(report, _say)
     print_examples(report["examples"], _say)
@@ -132,6 +137,17 @@ def _refresh(parsed: argparse.Namespace) -> int:
     }
     _out(json.dumps(summary))
     return 0 if report["published"] > 0 else EXIT_FAILED
+
+
+def _dry_run(recipe: Any, crawl: str, source: str | None) -> int:
+    from corpusmill.runner.dry_run import dry_run, forecast_lines
+    from corpusmill.runner.open_lakehouse import open_lakehouse
+
+    found = dry_run(open_lakehouse(), recipe, crawl, source, _say)
+    for line in forecast_lines(found):
+        _say(line)
+    _out(json.dumps(found))
+    return 0
 
 
 def _run_stage(parsed: argparse.Namespace) -> int:

@@ -94,7 +94,7 @@ class LaterClock:
 
     UTC, timedelta = dt.UTC, dt.timedelta
 
-    class datetime(dt.datetime):  # noqa: N801 - the name in the module
+    class datetime(dt.datetime):
         @classmethod
         def now(cls, tz=None):
             return super().now(tz) + dt.timedelta(days=40)
