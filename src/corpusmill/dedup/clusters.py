@@ -71,7 +71,7 @@ class BandJoin:
         if not len(words):
             return np.empty((0, 2), dtype=np.int64)
         first_key, last_key = words[0].tobytes(), words[-1].tobytes()
-        _check_order(words, first_key, self._last_key)
+        check_order(words, first_key, self._last_key)
         goes_on = first_key == self._last_key
         rows = bucket_rows(words, goes_on)
         edges = np.empty_like(rows)
@@ -124,7 +124,7 @@ def probe(new: Keys, old: Keys) -> Ids:
         DataError: The new keys are not in order. The old ones are not all looked at, so they are not checked.
     """
     new_words, old_words = key_words(new), key_words(old)
-    _check_order(new_words, None, None)
+    check_order(new_words, None, None)
     found = np.empty(len(new_words), dtype=np.int64)
     probe_sorted(new_words, old_words, found)
     return found
@@ -149,7 +149,14 @@ def key_words(keys: Keys) -> _Words:
     return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
 
 
-def _check_order(words: _Words, first: bytes | None, before: bytes | None) -> None:
+def check_order(words: _Words, first: bytes | None, before: bytes | None) -> None:
+    """Raises `DataError` where a key is less than the one before it.
+
+    Args:
+        words: Keys as `key_words` gives them, (n, 2).
+        first: The first of them as bytes.
+        before: The last key of the block before, None for none.
+    """
     row = first_disorder(words)
     if row >= 0 or (first is not None and before is not None and first < before):
         raise DataError(f"row {max(row, 0)}: its key is less than the one before; sort a band's keys as bytes")
