@@ -23,14 +23,7 @@ for file, recipe in recipes:
         schedule=None,
         max_active_runs=1,
         tags=["corpusmill", "reference model"],
-        default_args={
-            "owner": "corpusmill",
-            "retries": 3,
-            "retry_delay": timedelta(minutes=1),
-            "retry_exponential_backoff": 2.0,
-            "max_retry_delay": timedelta(minutes=30),
-            "execution_timeout": timedelta(days=7),
-        },
+        default_args={**mill.TASK_DEFAULTS, "execution_timeout": timedelta(days=7)},
     ):
         plan = mill.PlanReferenceModelOperator(task_id="plan", recipe=recipe.model_dump(mode="json"))
         of = {"plan": plan.output["plan"]}

@@ -25,14 +25,7 @@ for file, recipe, releases in recipes:
         max_active_runs=1,
         tags=["corpusmill", recipe.name],
         params={"crawl": Param(None, type=["null", "string"]), "source": Param(None, type=["null", "string"])},
-        default_args={
-            "owner": "corpusmill",
-            "retries": 3,
-            "retry_delay": timedelta(minutes=1),
-            "retry_exponential_backoff": 2.0,
-            "max_retry_delay": timedelta(minutes=30),
-            "execution_timeout": timedelta(hours=12),
-        },
+        default_args={**mill.TASK_DEFAULTS, "execution_timeout": timedelta(hours=12)},
         **alerts.dag_arguments(recipe.name),
     ):
         plan = mill.PlanRunOperator(task_id="plan", recipe=recipe.model_dump(mode="json"))
@@ -50,7 +43,7 @@ for file, recipe, releases in recipes:
         commit_decisions = mill.CommitStageOperator(task_id="commit_decisions", stage="refine_documents", **of)
         refine_chunks = mill.RefineChunksOperator.partial(task_id="refine_chunks", **model).expand(shard=names)
         commit_refinements = mill.CommitStageOperator(task_id="commit_refinements", stage="refine_chunks", **of)
-        packed, counted = (), ()
+        packed, counted, asked = (), (), ()
         if recipe.packs_sequences:
             pack = mill.PackSequencesOperator.partial(task_id="pack", **each).expand(shard=names)
             packed = (pack, mill.CommitStageOperator(task_id="commit_sequences", stage="pack", **of))
@@ -62,13 +55,15 @@ for file, recipe, releases in recipes:
         assemble = mill.AssembleCorpusOperator.partial(task_id="assemble", **each).expand(shard=names)
         commit_audit_branch = mill.CommitStageOperator(task_id="commit_audit_branch", stage="assemble", **of)
         validate = mill.ValidateTableOperator(task_id="validate", **of)
+        if recipe.validation.ask_before_publishing:
+            asked = (mill.ApprovePublicationOperator(task_id="approve", **of),)
         publish = mill.PublishCorpusOperator(task_id="publish", outlets=[mill.corpus_asset(recipe.name)], **of)
         report = mill.ReportRunOperator(task_id="report")
 
         plan >> ingest >> commit_pages >> clean >> commit_documents >> deduplicate
         deduplicate >> refine_documents >> commit_decisions >> refine_chunks >> commit_refinements
         chain(commit_refinements, *packed, score, commit_scores, *counted, select)
-        select >> assemble >> commit_audit_branch >> validate >> publish >> report
+        chain(select, assemble, commit_audit_branch, validate, *asked, publish, report)
 
 for name, problem in broken.items():  # a DAG without tasks, so that the UI says what is wrong
     with DAG(

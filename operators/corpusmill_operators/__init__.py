@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from corpusmill_operators.ablation_step import ARM_LABEL as ARM_LABEL
     from corpusmill_operators.ablation_step import REFERENCE_LABEL as REFERENCE_LABEL
     from corpusmill_operators.alerts import read_alerts as read_alerts
-    from corpusmill_operators.alerts import read_alerts as read_alerts
     from corpusmill_operators.annotate_seed import AnnotateSeedOperator as AnnotateSeedOperator
+    from corpusmill_operators.approve_publication import ApprovePublicationOperator as ApprovePublicationOperator
     from corpusmill_operators.assemble_corpus import AssembleCorpusOperator as AssembleCorpusOperator
     from corpusmill_operators.assets import corpus_asset as corpus_asset
     from corpusmill_operators.assets import reference_model_asset as reference_model_asset
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from corpusmill_operators.report_ablation import ReportAblationOperator as ReportAblationOperator
     from corpusmill_operators.report_run import ReportRunOperator as ReportRunOperator
     from corpusmill_operators.retries import RETRY_POLICY as RETRY_POLICY
+    from corpusmill_operators.retries import TASK_DEFAULTS as TASK_DEFAULTS
     from corpusmill_operators.sample_seed import SampleSeedOperator as SampleSeedOperator
     from corpusmill_operators.score_pool import ScorePoolOperator as ScorePoolOperator
     from corpusmill_operators.score_units import ScoreUnitsOperator as ScoreUnitsOperator
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "ARM_LABEL": "ablation_step",
     "AnnotateSeedOperator": "annotate_seed",
+    "ApprovePublicationOperator": "approve_publication",
     "AssembleCorpusOperator": "assemble_corpus",
     "CleanRulesOperator": "clean_rules",
     "CommitStageOperator": "commit_stage",
@@ -100,6 +102,7 @@ _MODULE_OF = {
     "ScoreUnitsOperator": "score_units",
     "SelectUnitsOperator": "select_units",
     "SynthesiseExamplesOperator": "synthesise_examples",
+    "TASK_DEFAULTS": "retries",
     "TrainArmOperator": "train_arm",
     "TrainReferenceModelOperator": "train_reference_model",
     "TrainRefinerOperator": "train_refiner",
@@ -107,7 +110,6 @@ _MODULE_OF = {
     "WatchReleasesOperator": "watch_releases",
     "corpus_asset": "assets",
     "read_ablations": "recipes",
-    "read_alerts": "alerts",
     "read_alerts": "alerts",
     "read_recipes": "recipes",
     "read_reference_model_recipes": "recipes",

@@ -54,3 +54,12 @@ RETRY_POLICY = ExceptionRetryPolicy(
     ]
 )
 """Default ``retry_policy`` of every operator of this package."""
+
+TASK_DEFAULTS = {
+    "owner": "corpusmill",
+    "retries": 3,
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=30),
+}
+"""Default arguments of tasks whose errors the policy sorts: attempts of those that it tries again."""

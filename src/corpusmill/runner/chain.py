@@ -25,6 +25,7 @@ from corpusmill.runner.device import device_slot
 from corpusmill.runner.frozen_selections import pin_cutoffs
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import RunPlan, load_plan, plan_run
+from corpusmill.runner.records import find_record
 from corpusmill.runner.shard_report import reported_shard
 from corpusmill.runner.stage_tables import MODEL_STAGES, published_stages, stage_table
 
@@ -132,6 +133,13 @@ def validate(plan: str) -> dict[str, Any]:
         return {"passed": True, "warnings": [], "data_docs": None, "skipped": True}
     outcome = validation.audit(lake, loaded)
     return {k: v for k, v in outcome.items() if k != "metrics"}
+
+
+def validation_outcome(plan: str) -> dict[str, Any]:
+    """Returns what the run's validation found: ``passed`` and ``warnings``, which are sentences."""
+    lake, loaded = _open(plan)
+    found = find_record(lake, validation.validation_uri(lake, loaded)) or {}
+    return {"passed": found.get("passed", True), "warnings": list(found.get("warnings", []))}
 
 
 def publish(plan: str) -> dict[str, Any]:

@@ -99,5 +99,7 @@ class ValidationConfig(StageConfig):
     """Largest expected relative change of the length quantiles (characters)."""
     max_drift_score: Annotated[float, Field(ge=0.0)] = 0.25
     """Largest expected relative change of the score quantiles."""
+    ask_before_publishing: bool = False
+    """Wait for a person's approval in Airflow where a check warned; without a warning the crawl is published at once."""
     extra_checks: tuple[CheckConfig, ...] = ()
     """A recipe's own checks, run beside the presets."""
