@@ -129,11 +129,17 @@ class NativeProcesses:
         self._running.clear()
 
     def _popen(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        with self.log_file(name).open("wb") as out:
-            return subprocess.Popen(
-                list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=dict(environment),
-                start_new_session=True, cwd=self.folder, preexec_fn=_end_with_parent,
-            )  # fmt: skip
+        try:
+            with self.log_file(name).open("wb") as out:
+                return subprocess.Popen(
+                    list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                    env=dict(environment), start_new_session=True, cwd=self.folder, preexec_fn=_end_with_parent,
+                )  # fmt: skip
+        except FileNotFoundError as error:
+            raise RehearsalError(
+                f"{name}: {command[0]!r} is not installed: {error}; the servers are Debian's packages postgresql and "
+                "redis-server, the rest comes by pip install -c constraints.txt -e '.[dev,celery]'"
+            ) from error
 
     def _tail(self, name: str) -> str:
         lines = self.log_file(name).read_text(errors="replace").splitlines()[-LAST_LINES:]

@@ -57,6 +57,8 @@ def test_a_process_that_ends_or_fails_is_told_with_its_log(processes):
         processes.finish("init", begun, 20)
     begun = processes.begin("digests", [sys.executable, "-c", "print('first'); print('last')"], os.environ)
     assert processes.finish("digests", begun, 20) == "last"
+    with pytest.raises(RehearsalError, match="'no-such-server' is not installed"):
+        processes.start("redis", ["no-such-server"], os.environ)
 
 
 def test_services_run_natively_with_the_environment_of_the_file(monkeypatch, tmp_path):
