@@ -21,12 +21,11 @@ SECONDS = 4.0
 Check = tuple[str, Callable[[], Iterable[Finding]]]
 
 
-def examine(recipes: Path, seconds: float = SECONDS) -> list[Finding]:
-    """Returns the findings on this installation, in a fixed order; worst news does not end it early.
+def examine(recipes: Path) -> list[Finding]:
+    """Returns the findings on this installation, in a fixed order.
 
     Args:
         recipes: Folder of the recipes.
-        seconds: Time for all checks together.
     """
     read, findings = read_recipe_folder(recipes)
     now = dt.datetime.now(dt.UTC)
@@ -49,7 +48,7 @@ def examine(recipes: Path, seconds: float = SECONDS) -> list[Finding]:
             (f"models {recipe.name}", partial(check_models, lake, recipe)),
             (f"connections {recipe.name}", partial(check_endpoints, recipe, database)),
         ]
-    return findings + run_checks(checks, seconds)
+    return findings + run_checks(checks, SECONDS)
 
 
 def run_checks(checks: list[Check], seconds: float) -> list[Finding]:
