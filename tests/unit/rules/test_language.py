@@ -1,14 +1,24 @@
-"""The bundled fastText model identifies languages on the whole text."""
+"""The bundled fastText model identifies languages, on the whole text or on a sample that leaves no doubt."""
 
 import gzip
 import json
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 
 from corpusmill.errors import ConfigError
-from corpusmill.rules.config import ListFile
-from corpusmill.rules.language import UNKNOWN_LANGUAGE, LanguageIdentifier
+from corpusmill.rules.config import ListFile, RulesConfig
+from corpusmill.rules.language import (
+    SAMPLED_CHARS,
+    SURE,
+    UNKNOWN_LANGUAGE,
+    WINDOW_CHARS,
+    WINDOWS,
+    LanguageIdentifier,
+    sample_of,
+)
+from corpusmill.rules.stage import CleanStage
 
 ENGLISH = "The quick brown fox jumps over the lazy dog and runs into the forest."
 GERMAN = "Der schnelle braune Fuchs springt ueber den faulen Hund und laeuft in den Wald."
@@ -79,3 +89,62 @@ def test_the_declaration_of_human_rights_is_recognised_in_its_languages(identifi
         code: sum(identifier.identify(t).language == code for t in found) / len(found) for code, found in texts.items()
     }
     assert min(right.values()) > 0.9, right
+
+
+def test_a_sample_is_windows_from_the_first_to_the_last_character():
+    text = "".join(chr(0x4E00 + k) for k in range(5000))
+    windows = sample_of(text).split("\n")
+    assert len(windows) == WINDOWS
+    assert all(len(window) == WINDOW_CHARS and window in text for window in windows)
+    assert windows[0] == text[:WINDOW_CHARS]
+    assert windows[-1] == text[-WINDOW_CHARS:]
+    assert len({ord(b[0]) - ord(a[0]) for a, b in pairwise(windows)}) <= 2
+
+
+def test_a_sample_decides_only_where_it_leaves_no_doubt(identifier):
+    sampled = LanguageIdentifier(sample=True)
+    clear, doubtful = ENGLISH * 60, "\n".join([ENGLISH * 20, GERMAN * 20])
+    assert sampled.identify(clear) == identifier.identify(sample_of(clear))
+    assert sampled.identify(clear).score > SURE
+    assert identifier.identify(sample_of(doubtful)).score < SURE
+    assert sampled.identify(doubtful, {"en"}) == identifier.identify(doubtful, {"en"})
+
+
+def test_a_short_text_is_judged_as_a_whole(identifier):
+    text = (ENGLISH * 60)[: SAMPLED_CHARS - 1]
+    assert LanguageIdentifier(sample=True).identify(text) == identifier.identify(text)
+
+
+@pytest.mark.parametrize("text", [" " * 10_000, "\n" * 10_000, "\ud800" * 10_000, "a" * 1_000_000, "1 " * 50_000])
+def test_odd_long_texts_are_judged_in_bounds(text):
+    found = LanguageIdentifier(sample=True).identify(text, {"en"})
+    assert found == UNKNOWN_LANGUAGE or 0 <= found.score <= 1.01
+
+
+@pytest.mark.slow
+def test_the_stage_samples_unless_told_to_read_all(identifier):
+    text = ENGLISH * 100
+    scores = {}
+    for choice in ("sample", "whole"):
+        stage = CleanStage(RulesConfig(language_text=choice))
+        scores[choice] = stage.measure(text).identified.score
+    assert scores["whole"] == identifier.identify(text).score
+    assert scores["sample"] == identifier.identify(sample_of(text)).score
+
+
+@pytest.mark.slow
+def test_decisions_on_real_pages_agree_with_the_whole_text(identifier, shared_data):
+    sampled = LanguageIdentifier(sample=True)
+    texts = []
+    for path in sorted((shared_data / "web_jsonl").glob("*.jsonl.gz")):
+        with gzip.open(path, "rt") as stream:
+            texts += [json.loads(line)["text"] for line in stream]
+    with gzip.open(shared_data / "refine" / "dev.jsonl.gz", "rt") as stream:
+        texts += ["\n".join(json.loads(line)["lines"]) for line in stream]
+
+    def decided(found):
+        return found.language, found.score > 0.65, found.wanted_score > 0.65
+
+    equal = [decided(identifier.identify(t, {"en"})) == decided(sampled.identify(t, {"en"})) for t in texts]
+    assert len(equal) > 200
+    assert sum(equal) >= 0.995 * len(equal)
