@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpusmill.errors import CorpusmillError
+from corpusmill.errors import CorpusmillError, Permanent, Transient
+from corpusmill.failures import sorted_error
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.shards import ShardManifest, manifest_location
 from corpusmill.lakehouse.storage import open_location, read_whole
@@ -106,9 +107,12 @@ def _store(lake: Lakehouse, plan: RunPlan, stage: str, shard_name: str, outcome:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    name = type(error).__name__
-    text = str(error) if isinstance(error, CorpusmillError) else f"{name}: {error}"
-    return {"state": "failed", "error": name, "message": shortened(text, MAX_MESSAGE)}
+    meant = sorted_error(error) or error
+    name = type(meant).__name__
+    text = str(meant) if isinstance(meant, CorpusmillError) else f"{name}: {meant}"
+    kinds = {"permanent": Permanent, "transient": Transient}
+    retry = next((kind for kind, marker in kinds.items() if isinstance(meant, marker)), "")
+    return {"state": "failed", "error": name, "message": shortened(text, MAX_MESSAGE), "retry": retry}
 
 
 def _quarantine(lake: Lakehouse, plan: RunPlan, stage: str, shard: Shard) -> list[dict[str, str]]:

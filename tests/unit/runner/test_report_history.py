@@ -118,7 +118,7 @@ def test_a_shard_that_fails_leaves_its_message_and_the_error_goes_on(lake, plan)
     ):
         raise PermanentDataError("bad input " + "x" * 100_000)
     found = shard_report.find_shard_report(lake, plan, "ingest", "00000")
-    assert (found["state"], found["error"]) == ("failed", "PermanentDataError")
+    assert (found["state"], found["error"], found["retry"]) == ("failed", "PermanentDataError", "permanent")
     assert found["message"].startswith("bad input xxx")
     assert len(found["message"]) == shard_report.MAX_MESSAGE
 

@@ -82,8 +82,14 @@ function Rows({ found }) {
   if (!found.found) return h(Message, null, `The tables of this recipe hold nothing of document ${found.doc_id} any more.`);
   return h("div", null,
     h("p", { role: "status" }, `Document ${found.doc_id}: ${found.published ? "published" : "not published"}.`),
-    found.tables.map(({ table, rows }) => h("div", { key: table }, rows.map((row, i) =>
-      h(Table, { key: i, caption: `${table}${rows.length > 1 ? `, row ${i + 1} of ${rows.length}` : ""}`,
+    found.tables.map(({ table, rows }) => h("details", { key: table, open: table.endsWith("refinements") },
+      h("summary", null, `Table ${table}, ${rows.length} ${rows.length === 1 ? "row" : "rows"}`),
+      rows.map((row, i) => h(Table, { key: i, hideCaption: true, caption: `${table}${rows.length > 1 ? `, row ${i + 1} of ${rows.length}` : ""}`,
         columns: [{ title: "Column" }, { title: "Value", className: "cq-value" }],
-        rows: Object.entries(row).map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)]) })))));
+        rows: Object.entries(row).map(([name, value]) => [name, cell(value)]) })))));
+}
+
+function cell(value) {
+  if (typeof value === "number" && !Number.isInteger(value)) return String(Number(value.toPrecision(6)));
+  return typeof value === "object" ? JSON.stringify(value, null, 1) : String(value);
 }

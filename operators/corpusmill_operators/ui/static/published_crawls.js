@@ -30,8 +30,9 @@ function Recipe({ recipe, after }) {
 
 function late(releases, after) {
   const shown = releases.slice(0, LATE_SHOWN).map(({ crawl, days }) => `${crawl} (released ${days} days ago)`).join(", ");
+  const verb = releases.length > 1 ? "have" : "has";
   const more = releases.length > LATE_SHOWN ? ` and ${releases.length - LATE_SHOWN} more` : "";
-  return `${shown}${more} without a published run after ${after} days.`;
+  return `${shown}${more} ${verb} no published run; expected within ${after} days.`;
 }
 
 globalThis["Published crawls"] = PublishedCrawls;

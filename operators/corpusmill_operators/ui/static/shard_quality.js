@@ -16,7 +16,8 @@ function ShardQuality({ dagId, runId, taskId, mapIndex }) {
 function Shard({ shard }) {
   const failed = shard.state === "failed";
   return h("div", null,
-    failed ? h(Message, { kind: "error", title: `Shard ${shard.shard} failed: ${shard.error}.` }, h("span", { className: "cq-pre" }, shard.message)) : null,
+    failed ? h(Message, { kind: "error", title: `Shard ${shard.shard} failed: ${shard.error}.` }, h("span", { className: "cq-pre" }, shard.message),
+      h("div", null, RETRY[shard.retry] ?? "")) : null,
     shard.skipped ? h(Message, null, "The result was there already, from an earlier attempt or run with the same content; nothing was done again.") : null,
     h(Facts, { items: [
       ["Stage", shard.stage], ["Crawl", shard.crawl], ["Shard", shard.shard], ["Ended", time(shard.ended_at)],
@@ -27,6 +28,11 @@ function Shard({ shard }) {
     shard.worst_are ? h(Rows, { title: `Worst examples: ${shard.worst_are}`, rows: shard.worst, empty: "None." }) : null,
     h(Inputs, { shard }));
 }
+
+const RETRY = {
+  permanent: "The task is not tried again: the same would happen. Change what the message names, then clear the task.",
+  transient: "This can pass by itself: the task is tried again after a pause, as often as the DAG's retries allow.",
+};
 
 function throughput(shard) {
   if (!shard.documents_in || !shard.seconds) return null;

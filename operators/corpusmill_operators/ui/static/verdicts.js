@@ -12,7 +12,7 @@ export function Validation({ report, docs }) {
   }
   const failed = found.failed ?? [], warnings = found.warnings ?? [];
   const verdict = found.passed
-    ? `The audit passed: ${found.n_checks ?? "all"} checks, ${warnings.length} of them with a warning.`
+    ? `The audit passed: ${found.n_checks ?? "all"} checks, ${warnings.length || "none"} with a warning.`
     : `The audit failed: ${failed.length} of ${found.n_checks ?? "the"} checks forbid publication, ${warnings.length} warn. Readers still see the corpus as it was.`;
   return h(Section, { title: "Validation" },
     h(Message, { kind: found.passed ? (warnings.length ? "warning" : "success") : "error" }, verdict),
