@@ -140,16 +140,14 @@ def compare(cluster: NativeCluster, crawl: str, say: Callable[[str], None]) -> N
     processes, digests = cluster.processes, {}
     for name, of in environments(cluster).items():
         paths = [str(REPOSITORY / "docker"), *filter(None, [of.get("PYTHONPATH")])]
-        command = [sys.executable, "-m", "rehearsal.table_digests", RECIPE]
-        label = f"digests-{name}"
-        digests[name] = json.loads(
-            processes.finish(
-                label, processes.begin(label, command, of | {"PYTHONPATH": os.pathsep.join(paths)}), READY_SECONDS
-            )
-        )
+        command = [sys.executable, "-m", "rehearsal.table_digests", RECIPE, str(cluster.folder / "tables" / name)]
+        begun = processes.begin(f"digests-{name}", command, of | {"PYTHONPATH": os.pathsep.join(paths)})
+        digests[name] = json.loads(processes.finish(f"digests-{name}", begun, READY_SECONDS))
     different = [table for table, found in digests["cluster"].items() if found != digests["undisturbed"][table]]
     if different:
-        raise RehearsalError(f"tables differ from an undisturbed refresh: {different}: {digests}")
+        raise RehearsalError(
+            f"tables differ from an undisturbed refresh: {different}; their rows: {cluster.folder / 'tables'}"
+        )
     corpus = digests["cluster"]["corpus"]
     if not corpus["rows"]:
         raise RehearsalError("nothing was published")
