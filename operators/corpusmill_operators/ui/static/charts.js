@@ -108,7 +108,7 @@ function MixChart({ title, what, parts }) {
       type: "bar", name: PARTS[part] ?? part, x: names, y: counts.map((n) => 100 * n / Math.max(1, sum(counts))),
       marker: { color: colors.parts[i] }, hovertemplate: `%{x}: %{y:.1f} %<extra>${PARTS[part] ?? ""}</extra>`,
     })),
-    layout: { barmode: "group", xaxis: { type: "category", tickangle: 0, tickfont: { size: 10 } }, yaxis: { title: { text: "% of documents" }, rangemode: "tozero" },
+    layout: { barmode: "group", bargap: names.length < 4 ? 0.7 : 0.2, xaxis: { type: "category", tickangle: 0, tickfont: { size: 10 } }, yaxis: { title: { text: "% of documents" }, rangemode: "tozero" },
       legend: { orientation: "h", y: 1.18, x: 0 } },
   });
   const last = parts[parts.length - 1];
