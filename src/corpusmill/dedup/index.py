@@ -87,9 +87,9 @@ class MemoryIndex:
             self._keys[:, n : n + len(keys)] = keys.T
             n += len(keys)
             chunks += ids.chunks
-        ids = pa.chunked_array(chunks, pa.large_string()).combine_chunks()
-        self._order = np.asarray(pc.array_sort_indices(ids)).astype(np.int64)
-        self._doc_ids = ids.take(pa.array(self._order, pa.int64()))
+        unsorted = pa.chunked_array(chunks, pa.large_string()).combine_chunks()
+        self._order = np.asarray(pc.array_sort_indices(unsorted)).astype(np.int64)
+        self._doc_ids = unsorted.take(pa.array(self._order, pa.int64()))
 
     def __len__(self) -> int:
         return len(self._doc_ids)

@@ -157,7 +157,8 @@ class StoredIndex:
     def _unusable(self, why: str, files: Sequence[str]) -> IndexUnusableError:
         recipe = self._table.identifier.split(".", maxsplit=1)[0]
         return IndexUnusableError(
-            f"the deduplication index of {self.crawl} in {self._table.identifier} cannot be used: {why[:300]}; files: "
+            f"the deduplication index of {self.crawl} in {self._table.identifier} cannot be used: "
+            f"{' '.join(why.split())[:300]}; files: "
             f"{list(files)[:3]}. Nothing is lost, it is made from {recipe}.documents: rebuild it with "
             f"'corpusmill rebuild-index {recipe} {self.crawl}', then clear the task"
         )
@@ -257,7 +258,7 @@ def index_rows(lake: Lakehouse, plan: RunPlan, config: NearConfig) -> Iterator[p
     ids = documents.scan(partition, columns=["doc_id", "dedup_digest", "kept"])
     first = ids.filter(ids["kept"]).group_by("dedup_digest").aggregate([("doc_id", "min")])["doc_id_min"]
     del ids
-    batches = texts_of(documents, partition, plan.files, first.combine_chunks())
+    batches = texts_of(documents, partition, first.combine_chunks())
     index = memory_index(batches, config, len(first))
     for band in range(config.bands):
         keys, numbers = index.band(band)
@@ -287,20 +288,25 @@ def signer_of(bands: int, rows: int, ngram: int) -> Signer:
 
 
 def texts_of(
-    table: LakeTable, partition: dict[str, str], files: Sequence[str], wanted: Strings, ref: str | None = None
+    table: LakeTable, partition: dict[str, str], wanted: Strings, ref: str | None = None
 ) -> Iterator[tuple[Column, Column]]:
     """Yields ids and texts of documents, a bounded number at a time; input files with none of them are not read.
+
+    Ids and file names of the whole partition are in memory at first, about 150 bytes a document.
 
     Args:
         table: ``documents`` or ``corpus``.
         partition: Partition column values.
-        files: Input files of the crawl.
         wanted: Ids of the documents.
         ref: Branch or tag; None reads main.
     """
-    groups = table.iter_groups(partition, groups=files, columns=["doc_id"], ref=ref)
-    holding = [name for name, rows in groups if pc.any(pc.is_in(rows["doc_id"], value_set=wanted)).as_py()]
-    for _, rows in table.iter_groups(partition, groups=holding, columns=["doc_id", "text"], ref=ref):
-        inside = rows.filter(pc.is_in(rows["doc_id"], value_set=wanted))
-        for batch in slices(inside, BATCH_DOCUMENTS):
+    places = table.scan(partition, columns=["warc_file", "doc_id"], ref=ref)
+    places = places.filter(pc.is_in(places["doc_id"], value_set=wanted)).sort_by("warc_file")
+    counts = places.group_by("warc_file").aggregate([("doc_id", "count")]).sort_by("warc_file").to_pylist()
+    sizes = {row["warc_file"]: row["doc_id_count"] for row in counts}
+    start = 0
+    for name, rows in table.iter_groups(partition, groups=list(sizes), columns=["doc_id", "text"], ref=ref):
+        of_file = places["doc_id"].slice(start, sizes[name]).combine_chunks()
+        start += sizes[name]
+        for batch in slices(rows.filter(pc.is_in(rows["doc_id"], value_set=of_file)), BATCH_DOCUMENTS):
             yield batch["doc_id"], batch["text"]

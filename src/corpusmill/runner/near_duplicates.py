@@ -59,7 +59,7 @@ def join_near_duplicates(
     ids = DocumentIds()
     documents, at = input_table(lake, plan, "clean")
     index = StoredIndex(lake, input_table(lake, plan, "minhash")[0], plan.crawl, config, ids, keep_numbers=True)
-    own = CrawlDocuments(plan.crawl, index, partial(texts_of, documents, at, plan.files), _nothing)
+    own = CrawlDocuments(plan.crawl, index, partial(texts_of, documents, at), _nothing)
     base = plan.base if deduplication.across_crawls else ()
     crawls = [*(_published(lake, plan, b, config, ids, ref) for b in base), own]
     return with_near(exact, _find(crawls, config, exact), kept.select(["doc_id", "warc_file"]), plan.crawl)
@@ -112,7 +112,7 @@ def _published(
     if not same_documents or table.partition_key(at) != index_key(source, config):
         return _of_corpus(corpus, source, config, ref)
     index = StoredIndex(lake, table, base.crawl, config, ids)
-    read = partial(texts_of, documents, at, source.files)
+    read = partial(texts_of, documents, at)
     return CrawlDocuments(base.crawl, index, read, partial(_held, corpus, base.crawl, index, ref))
 
 
@@ -124,10 +124,10 @@ def _of_corpus(corpus: LakeTable, source: RunPlan, config: NearConfig, ref: str 
     )  # fmt: skip
     at = {"crawl": source.crawl}
     held = corpus.scan(at, columns=["doc_id"], ref=ref)["doc_id"].combine_chunks()
-    index = memory_index(texts_of(corpus, at, source.files, held, ref), config, len(held))
+    index = memory_index(texts_of(corpus, at, held, ref), config, len(held))
 
     def read(wanted: Strings) -> Iterable[tuple[Column, Column]]:
-        return texts_of(corpus, at, source.files, wanted, ref)
+        return texts_of(corpus, at, wanted, ref)
 
     return CrawlDocuments(source.crawl, index, read, partial(_held, corpus, source.crawl, index, ref))
 
