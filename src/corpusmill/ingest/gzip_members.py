@@ -83,7 +83,8 @@ def _inflate(
                 out.truncate()
                 return _inflate(file, offset, out, limit, FINE_READ_SIZE)
             return used, f"the gzip member is corrupt: {error}", False
-        used += len(chunk) - len(inflater.unused_data) - len(inflater.unconsumed_tail)
+        # at the end of a member zlib may give what follows it as unconsumed as well
+        used += len(chunk) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail)
         n_out += len(data)
         if n_out > limit:
             return (
