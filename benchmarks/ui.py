@@ -37,9 +37,10 @@ def fill(crawls: int) -> None:
 
     chain.initialise(["demo"])
     lake, now = open_lakehouse(), dt.datetime.now(dt.UTC)
+    full = bounded(synthetic_report())
     for i in range(crawls):
         crawl = f"CC-MAIN-{2010 + i // 12}-{1 + 4 * (i % 12):02d}"
-        report = bounded(synthetic_report(crawl))
+        report = full | {"crawl": crawl}
         write_record(lake, record_uri(lake, "demo", crawl, "epoch-00001", "report.json"), report)
         row = {
             "recipe": "demo", "crawl": crawl, "epoch": 1, "run_id": f"backfill__{crawl}", "state": "success",
@@ -52,7 +53,7 @@ def fill(crawls: int) -> None:
         commit_rows(lake, "ops.runs", partition, rows_to_table([row], RUNS.schema), token)
 
 
-def synthetic_report(crawl: str) -> dict[str, Any]:
+def synthetic_report() -> dict[str, Any]:
     """Returns a report with ten stages, sixty reasons each, and more examples than fit."""
     reasons = {f"rule_set.rule_{n:02d}": 1000 + n for n in range(60)}
     step = {"documents_kept": 10**8, "characters_kept": 10**11, "removed": reasons, "quarantined": {}, "metrics": {}}
@@ -66,7 +67,7 @@ def synthetic_report(crawl: str) -> dict[str, Any]:
         "after": text,
     }
     return {
-        "crawl": crawl, "recipe": "demo", "message": "", "validation": None, "state": "success",
+        "crawl": "", "recipe": "demo", "message": "", "validation": None, "state": "success",
         "funnel": [{"stage": f"stage_{n}", **step} for n in range(10)], "examples": [example] * 300,
     }  # fmt: skip
 

@@ -8,7 +8,12 @@ from urllib.parse import quote
 
 import pytest
 
-pytestmark = [pytest.mark.airflow, pytest.mark.integration, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),  # the first test waits for the runs of all of them
+]
 
 DAG = "corpus_refresh_demo"
 

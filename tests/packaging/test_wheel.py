@@ -69,6 +69,13 @@ def test_the_prompts_of_annotation_travel_with_the_package(names):
     assert {f"corpusmill/prox/prompt_texts/{name}" for name in texts} <= set(names)
 
 
+def test_the_scripts_and_styles_of_the_ui_travel_with_the_package(names):
+    folder = REPOSITORY / "operators/corpusmill_operators/ui/static"
+    files = {f"corpusmill_operators/ui/static/{path.name}" for path in folder.iterdir()}
+    assert {"corpusmill_operators/ui/static/corpus_quality.js", "corpusmill_operators/ui/static/data_docs.css"} <= files
+    assert files <= set(names)
+
+
 def test_the_demo_crawls_and_models_travel_with_the_package(names):
     assert "corpusmill/demo/crawls/collinfo.json" in names
     assert any(name.startswith("corpusmill/demo/crawls/crawl-data/") and name.endswith(".warc.gz") for name in names)
