@@ -69,6 +69,16 @@ class StageOperator(BaseOperator):
             send_metrics(report, recipe_of(self.plan, self.dag.dag_id))
         return report
 
+    def lineage_stage(self) -> str | None:
+        """Returns the stage whose tables this task changes or checks for all shards, None where it does not."""
+        return None
+
+    def get_openlineage_facets_on_complete(self, _ti: Any) -> Any:
+        """Returns what the task read and wrote, for Airflow's OpenLineage provider; it asks after failures too."""
+        from corpusmill_operators.lineage import lineage_of
+
+        return lineage_of(self.plan, self.lineage_stage())
+
     def _leave_message(self, context: Context, error: BaseException) -> None:
         """Logs why the task failed, as the log's first line about it, and leaves it as XCom for the run's report."""
         ti = context["ti"]

@@ -27,6 +27,10 @@ class CommitStageOperator(StageOperator):
         super().__init__(**kwargs)
         self.stage = stage
 
+    def lineage_stage(self) -> str:
+        """Returns the stage for lineage."""
+        return self.stage
+
     def work(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - the interface of all operators
         """Commits the stage and returns the report of the whole crawl."""
         from corpusmill.runner import chain

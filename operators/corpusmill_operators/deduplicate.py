@@ -17,6 +17,10 @@ class DeduplicateOperator(StageOperator):
     be read, with the command that rebuilds it. Second run: finds the commit key and does nothing.
     """
 
+    def lineage_stage(self) -> str:
+        """Returns the stage for lineage."""
+        return "deduplicate"
+
     def work(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - the interface of all operators
         """Runs and commits the stage."""
         from corpusmill.runner import chain

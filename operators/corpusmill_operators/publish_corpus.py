@@ -18,6 +18,10 @@ class PublishCorpusOperator(StageOperator):
 
     ui_color = "#dbe9f6"
 
+    def lineage_stage(self) -> str:
+        """Returns the stage for lineage."""
+        return "publish"
+
     def work(self, context: Context) -> dict[str, Any]:
         """Publishes and returns the number of documents, the snapshot and the tag."""
         from corpusmill.runner import chain

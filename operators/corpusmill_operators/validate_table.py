@@ -25,6 +25,10 @@ class ValidateTableOperator(StageOperator):
         super().__init__(**kwargs)
         self.data_docs_url = ""
 
+    def lineage_stage(self) -> str:
+        """Returns the stage for lineage."""
+        return "validate"
+
     def work(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - the interface of all operators
         """Validates the branch and returns the outcome."""
         from corpusmill.errors import ValidationFailedError

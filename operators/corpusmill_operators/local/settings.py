@@ -64,6 +64,7 @@ class LocalSettings:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.base_url}/execution/",
             "AIRFLOW__API_AUTH__JWT_SECRET": self._secret(),
+            "AIRFLOW__OPENLINEAGE__DISABLED": os.environ.get("AIRFLOW__OPENLINEAGE__DISABLED", "True"),
             "CORPUSMILL_HOME": str(self.home),
             "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
