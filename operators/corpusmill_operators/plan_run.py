@@ -8,6 +8,7 @@ from airflow.sdk.bases.skipmixin import SkipMixin
 
 from corpusmill.errors import ConfigError
 from corpusmill_operators.base import StageOperator, crawl_of
+from corpusmill_operators.missing_pools import refuse_missing_pools
 
 
 class PlanRunOperator(StageOperator, SkipMixin):
@@ -37,6 +38,7 @@ class PlanRunOperator(StageOperator, SkipMixin):
         """Makes the plan and leaves its URI, crawl and number as XComs."""
         from corpusmill.runner import chain
 
+        refuse_missing_pools(context)
         crawl = self.crawl or crawl_of(context)
         if not crawl:
             raise ConfigError(

@@ -56,5 +56,5 @@ def read_each(folder: Path, load: Callable[[Path], Loaded]) -> tuple[list[tuple[
         try:
             read.append((file, load(file)))
         except ConfigError as error:
-            broken[file.stem] = str(error)
+            broken[file.stem] = f"{file.parent.name}/{file.name}: {error}"
     return read, broken
