@@ -33,6 +33,9 @@ GROUP_BYTES = 4_000_000
 MAX_TEXT_BYTES = 1 << 28
 """Longer texts go to the definition."""
 
+_FIRST_ROOM = (1 << 20, 1 << 17, 1 << 20, 1 << 17)
+"""Chunk bytes, chunks, token bytes and tokens that a new lexicon has room for: growing step by step costs more."""
+
 Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
@@ -51,7 +54,10 @@ class CompiledShingler:
         self._ngram = ngram
         self._table = make_table()
         self._words = words
-        self._lexicon = ChunkLexicon(EnglishTokenizer()) if words is None and lexicon is None else lexicon
+        self._lexicon = lexicon
+        if words is None and lexicon is None:
+            self._lexicon = ChunkLexicon(EnglishTokenizer())
+            self._lexicon.grow(*_FIRST_ROOM)
 
     def groups(self, texts: Strings) -> Iterator[ShingledTexts]:
         """Yields the shingles of consecutive groups of texts.
