@@ -146,6 +146,9 @@ def test_a_report_of_an_older_version_is_shown_with_what_it_has(airflow_run, pla
     assert found["report"]["compared"] == []
     assert found["report"]["crawl"] == CRAWL
     assert found["sentences"] == []
+    old = {"recipe": "demo", "crawl": CRAWL, "funnel": [], "refiner_quality": {"keep_f1": 0.8}, "compared": []}
+    write_record(lake, place, old)
+    assert page("old")["sentences"] == []
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["partition key", "parameter"])
@@ -229,13 +232,14 @@ def test_the_days_after_which_a_release_is_late_come_from_the_environment(monkey
 
 
 def test_an_explanation_is_bounded_json():
+    from corpusmill_operators.ui.app import finite
     from corpusmill_operators.ui.explanation import MAX_ITEMS, MAX_TEXT, shown
 
     row = {
         "text": "x" * 100_000, "at": dt.datetime(2024, 1, 1, tzinfo=dt.UTC), "first": b"\x00\xff", "nan": float("nan"),
         "many": list(range(10_000)), "deep": [{"a": "b" * 9_000}],
     }  # fmt: skip
-    found = json.loads(json.dumps(shown(row), allow_nan=False))
+    found = json.loads(json.dumps(finite(shown(row)), allow_nan=False))
     assert found["text"].endswith("... (100,000 characters)")
     assert len(found["many"]) == MAX_ITEMS
     assert len(found["deep"][0]["a"]) < MAX_TEXT + 40

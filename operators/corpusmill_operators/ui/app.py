@@ -1,5 +1,6 @@
 """The routes of the UI: every one that returns data asks Airflow whether the user may see it."""
 
+import math
 from typing import Any
 
 from fastapi import FastAPI
@@ -45,4 +46,13 @@ def build_app() -> FastAPI:
 
 
 def _json(value: dict[str, Any]) -> Response:
-    return JSONResponse(value, headers=NO_STORE)
+    return JSONResponse(finite(value), headers=NO_STORE)
+
+
+def finite(value: Any) -> Any:
+    """Returns JSON values with null for numbers that JSON has no word for: reports of some runs hold NaN."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

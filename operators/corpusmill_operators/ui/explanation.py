@@ -48,6 +48,4 @@ def shown(value: Any) -> Any:
         return value.isoformat(timespec="seconds")
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
-    if isinstance(value, float) and value != value:
-        return None
     return value

@@ -1,10 +1,13 @@
 """What the tab of a DAG run shows: the run's stored report, or a sentence that says why there is none."""
 
+import logging
 from typing import Any
 
 from corpusmill_operators.ui.airflow_state import run_state, task_state
 from corpusmill_operators.ui.data_docs import locate
 from corpusmill_operators.ui.recipes import recipe_of
+
+log = logging.getLogger(__name__)
 
 NOT_OURS = (
     "This DAG makes no corpus: reports exist for the runs of corpus_refresh_<recipe> DAGs, which take a crawl to the "
@@ -50,7 +53,11 @@ def _sentences(report: dict[str, Any]) -> list[str]:
     from corpusmill.runner.selection_summary import selection_sentences
 
     quality = report.get("refiner_quality")
-    return [*(quality_sentences(quality) if quality else []), *selection_sentences(report)]
+    try:
+        return [*(quality_sentences(quality) if quality else []), *selection_sentences(report)]
+    except (KeyError, TypeError) as error:  # an older version measured other things; the other figures still stand
+        log.info("the report of %s has no %s to tell of models and selection", report.get("run_id"), error)
+        return []
 
 
 def _nothing(message: str) -> dict[str, Any]:

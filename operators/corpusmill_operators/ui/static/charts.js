@@ -51,7 +51,7 @@ function ScoreChart({ found }) {
   const draw = (colors) => ({
     data: [{
       type: "bar", x: middles, y: found.counts, marker: { color: middles.map((x) => (isKept(x) ? colors.kept : colors.removed)) },
-      hovertemplate: "%{x:.4g}: %{y} documents<extra></extra>",
+      hovertemplate: "%{x:.4g}: %{y}<extra></extra>",
     }],
     layout: {
       bargap: 0.04,
