@@ -42,7 +42,7 @@ FILES ?= $(wildcard $(CORPUSMILL_SHARED_DATA)/../conformance/*.jsonl)
 conformance: $(READY) ## Run conformance files: make conformance FILES="a.jsonl b.jsonl"
 	@$(BIN)/python -m corpusmill.conformance $(FILES)
 
-rehearse: $(READY) ## The Celery cluster of docker/compose.yaml as local processes; one worker is killed (5 minutes)
+rehearse: $(READY) ## The Celery cluster of docker/compose.yaml as local processes; one worker is killed
 	@$(BIN)/pip install -q -c constraints.txt -e '.[dev,celery]'
 	@PYTHONPATH=$(CURDIR)/docker $(BIN)/python -m rehearsal
 
