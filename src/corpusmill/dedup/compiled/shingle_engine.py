@@ -1,7 +1,8 @@
 """Shingles of batches of texts by kernels: what the definition gives, value by value.
 
-Bytes are simplified in one pass by a table of characters; the rules' scan finds the words, through a chunk lexicon that
-is bounded and decides most unknown chunks without spaCy; the words' runs are hashed where they lie. Texts with a
+Bytes are simplified in one pass by a table of characters. A chunk of plain letters that is no special case of the
+tokenizer is one word; the rules' scan finds the words of the others, through a chunk lexicon that is bounded and
+decides most unknown chunks without spaCy. The words' runs are hashed where they lie. Texts with a
 character whose simplified form depends on its neighbours are simplified by the definition.
 """
 
@@ -12,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpusmill.dedup.compiled.shingle_kernels import count_words, hash_runs, join_words, simplify_texts
+from corpusmill.dedup.compiled.shingle_kernels import count_words, hash_runs, join_words, set_odd_apart, simplify_texts
 from corpusmill.dedup.compiled.simplify_table import MOST_GROWTH, make_table
 from corpusmill.dedup.shingles import ShingledTexts, WordSplitter, english_words
 from corpusmill.dedup.simplification import simplify
 from corpusmill.errors import DataError
 from corpusmill.rules.compiled.byte_hashing import Bytes
+from corpusmill.rules.compiled.character_classes import LETTER
 from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
 from corpusmill.rules.compiled.document_scan import NEEDED, scan
 from corpusmill.rules.compiled.lexicon_arrays import MOST_SPLIT_BYTES
@@ -32,9 +34,6 @@ GROUP_BYTES = 4_000_000
 """Texts are worked on in groups of about so many bytes, which bounds memory; a longer text is a group of its own."""
 MAX_TEXT_BYTES = 1 << 28
 """Longer texts go to the definition."""
-
-_FIRST_ROOM = (1 << 20, 1 << 17, 1 << 20, 1 << 17)
-"""Chunk bytes, chunks, token bytes and tokens that a new lexicon has room for: growing step by step costs more."""
 
 Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
@@ -57,7 +56,8 @@ class CompiledShingler:
         self._lexicon = lexicon
         if words is None and lexicon is None:
             self._lexicon = ChunkLexicon(EnglishTokenizer())
-            self._lexicon.grow(*_FIRST_ROOM)
+        if self._lexicon is not None:
+            assert (self._lexicon.arrays.classes[ord("a") : ord("z") + 1] & LETTER).all(), "plain letters are words"
 
     def groups(self, texts: Strings) -> Iterator[ShingledTexts]:
         """Yields the shingles of consecutive groups of texts.
@@ -104,15 +104,20 @@ class CompiledShingler:
     def _english_words(
         self, lexicon: ChunkLexicon, simple: Bytes, starts: Longs, stops: Longs
     ) -> tuple[Bytes, Longs, Longs]:
-        first, numbers = _scan(lexicon, simple, starts, stops)
-        n_words = np.empty(len(starts), dtype=np.int64)
+        n, room = len(starts), int((stops - starts).sum()) // 2 + len(starts) + 1
+        plain, n_words = np.empty(room, dtype=np.uint8), np.empty(n, dtype=np.int64)
+        odd = np.empty(len(simple) + n, dtype=np.uint8)
+        odd_starts, odd_stops = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+        special, seed = lexicon.arrays.special_texts, lexicon.arrays.seeds[0]
+        set_odd_apart(simple, starts, stops, special, seed, plain, n_words, odd, odd_starts, odd_stops)
+        first, numbers = _scan(lexicon, odd, odd_starts, odd_stops)
         count_words(lexicon.arrays, first, numbers, n_words)
         if (n_words < 0).any():  # spaCy refused a chunk: the definition says how
             texts = [simple[a:b].tobytes().decode() for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
             return _join(texts, english_words())
         words = np.empty(2 * len(simple) + 1, dtype=np.uint8)
         ends = np.empty(int(n_words.sum()), dtype=np.int64)
-        join_words(lexicon.arrays, first, numbers, n_words, words, ends)
+        join_words(simple, starts, stops, plain, lexicon.arrays, numbers, words, ends)
         lexicon.shrink_if_full()
         return words, n_words, ends
 

@@ -16,7 +16,8 @@ from corpusmill.dedup.compiled.simplify_table import (
     SimplifyTable,
 )
 from corpusmill.dedup.xxh64 import PRIME_1, PRIME_2, PRIME_3, PRIME_4, PRIME_5
-from corpusmill.rules.compiled.byte_hashing import Bytes
+from corpusmill.rules.compiled.byte_hashing import Bytes, hash_bytes
+from corpusmill.rules.compiled.chunk_split import MAX_POINTS
 from corpusmill.rules.compiled.kernel_cache import BYTES, kernel, part
 from corpusmill.rules.compiled.lexicon_arrays import (
     CHUNK_TOKENS,
@@ -28,6 +29,7 @@ from corpusmill.rules.compiled.lexicon_arrays import (
     TOKEN_START,
     UNUSABLE,
     LexiconArrays,
+    contains,
 )
 from corpusmill.rules.compiled.utf8 import point_at, point_width
 
@@ -40,7 +42,7 @@ _HASHES = numba.types.Array(numba.uint64, 1, "C")
 _FUNCTIONS = numba.types.Array(numba.uint64, 1, "C", readonly=True)
 _SIGNATURES = numba.types.Array(numba.uint64, 2, "C")
 
-_BLANK, _ZERO = 32, 48
+_BLANK, _ZERO, _FIRST_LETTER, _LAST_LETTER = 32, 48, 97, 122
 
 
 # Kernels take the table's arrays out of it once, because to pass it on counts references to all of them.
@@ -145,12 +147,76 @@ def simplify_texts(
     return at
 
 
+@part
+def _chunk_stop(simple: Bytes, i: int, stop: int) -> int:
+    """Returns where the chunk of a simplified text that begins at i ends: before the next space."""
+    while i < stop and simple[i] != _BLANK:
+        i += 1
+    return i
+
+
+@part
+def _is_plain(simple: Bytes, start: int, stop: int, special_texts: Words64, seed: np.uint64) -> bool:
+    """Returns whether a chunk is one word for certain: letters from a to z, or one number, and no special case."""
+    if stop - start > MAX_POINTS:
+        return False
+    if simple[start] != _ZERO or stop - start > 1:
+        for i in range(start, stop):
+            if simple[i] < _FIRST_LETTER or simple[i] > _LAST_LETTER:
+                return False
+    return not contains(special_texts, hash_bytes(simple, start, stop, seed))
+
+
+@kernel(BYTES, _LONGS, _LONGS, _HASHES, numba.uint64, _OUT, _LONGS, _OUT, _LONGS, _LONGS)
+def set_odd_apart(
+    simple: Bytes,
+    starts: Longs,
+    stops: Longs,
+    special_texts: Words64,
+    seed: np.uint64,
+    plain: Kinds,
+    n_plain: Longs,
+    odd: Bytes,
+    odd_starts: Longs,
+    odd_stops: Longs,
+) -> None:
+    """Writes the chunks that need a tokenizer, so that only they are looked up in the lexicon.
+
+    Args:
+        simple: The simplified texts, chunks of a text separated by one space.
+        starts: First byte of each text, (n,).
+        stops: Behind the last byte of each text, (n,).
+        special_texts: Hash table of the tokenizer's special cases.
+        seed: Seed of its hashes.
+        plain: Whether each chunk is one word for certain, filled.
+        n_plain: How many of each text are, filled, (n,).
+        odd: The other chunks, each followed by a space, filled.
+        odd_starts: First byte of each text's other chunks, filled, (n,).
+        odd_stops: Behind the last byte of them, filled, (n,).
+    """
+    k = at = 0
+    for text in range(len(starts)):
+        odd_starts[text], n_plain[text] = at, 0
+        i, stop = starts[text], stops[text]
+        while i < stop:
+            end = _chunk_stop(simple, i, stop)
+            plain[k] = _is_plain(simple, i, end, special_texts, seed)
+            if plain[k]:
+                n_plain[text] += 1
+            else:
+                at = _copy(simple, i, end - i, odd, at)
+                odd[at] = _BLANK
+                at += 1
+            k += 1
+            i = end + 1
+        odd_stops[text] = at
+
+
 @kernel(LEXICON, INTS, INTS, _LONGS)
 def count_words(lexicon: LexiconArrays, first_chunk: Ints, chunk_numbers: Ints, n_words: Longs) -> None:
-    """Counts the words of each text, (n,); -1 where spaCy refused one of its chunks."""
+    """Adds the words of each text's other chunks to its plain ones, (n,); -1 where spaCy refused one of them."""
     chunks = lexicon.chunks
     for k in range(len(n_words)):
-        n_words[k] = 0
         for number in chunk_numbers[first_chunk[k] : first_chunk[k + 1]]:
             if chunks[number, FLAGS] & UNUSABLE:
                 n_words[k] = -1
@@ -158,36 +224,48 @@ def count_words(lexicon: LexiconArrays, first_chunk: Ints, chunk_numbers: Ints, 
             n_words[k] += chunks[number, CHUNK_TOKENS]
 
 
-@kernel(LEXICON, INTS, INTS, _LONGS, _OUT, _LONGS)
+@kernel(BYTES, _LONGS, _LONGS, _OUT, LEXICON, INTS, _OUT, _LONGS)
 def join_words(
-    lexicon: LexiconArrays, first_chunk: Ints, chunk_numbers: Ints, n_words: Longs, out: Bytes, ends: Longs
+    simple: Bytes,
+    starts: Longs,
+    stops: Longs,
+    plain: Kinds,
+    lexicon: LexiconArrays,
+    chunk_numbers: Ints,
+    out: Bytes,
+    ends: Longs,
 ) -> None:
     """Writes the words of all texts, each followed by a space.
 
     Args:
+        simple: The simplified texts.
+        starts: First byte of each text, (n,).
+        stops: Behind the last byte of each text, (n,).
+        plain: Whether each chunk is one word.
         lexicon: The lexicon.
-        first_chunk: Number of chunks before each text, (n + 1,).
-        chunk_numbers: Number of each chunk in the lexicon.
-        n_words: Words of each text, (n,); texts with -1 are left out.
+        chunk_numbers: Number of each other chunk in the lexicon.
         out: Room for the words: twice the bytes of the simplified texts.
         ends: Where each word ends, before its space, filled.
     """
     chunks, listed, tokens, token_bytes = lexicon.chunks, lexicon.listed, lexicon.tokens, lexicon.token_bytes
-    at = word = 0
-    for text in range(len(n_words)):
-        if n_words[text] < 0:
-            continue
-        for number in chunk_numbers[first_chunk[text] : first_chunk[text + 1]]:
-            first = chunks[number, FIRST_TOKEN]
-            for token in listed[first : first + chunks[number, CHUNK_TOKENS]]:
-                start, n = tokens[token, TOKEN_START], tokens[token, TOKEN_LENGTH]
-                for i in range(n):
-                    out[at + i] = token_bytes[start + i]
-                at += n
-                ends[word] = at
-                word += 1
-                out[at] = _BLANK
-                at += 1
+    at = word = k = odd = 0
+    for text in range(len(starts)):
+        i, stop = starts[text], stops[text]
+        while i < stop:
+            end = _chunk_stop(simple, i, stop)
+            if plain[k]:
+                at = _copy(simple, i, end - i, out, at)
+                ends[word], out[at] = at, _BLANK
+                word, at = word + 1, at + 1
+            else:
+                first = chunks[chunk_numbers[odd], FIRST_TOKEN]
+                for token in listed[first : first + chunks[chunk_numbers[odd], CHUNK_TOKENS]]:
+                    at = _copy(token_bytes, tokens[token, TOKEN_START], tokens[token, TOKEN_LENGTH], out, at)
+                    ends[word], out[at] = at, _BLANK
+                    word, at = word + 1, at + 1
+                odd += 1
+            k += 1
+            i = end + 1
 
 
 _P1, _P2, _P3 = np.uint64(PRIME_1), np.uint64(PRIME_2), np.uint64(PRIME_3)
