@@ -25,6 +25,12 @@ RECIPE = {
 }
 """Ingestion, rules and exact deduplication: the stages that need no model."""
 
+UNREACHABLE_CHECK = {
+    "name": "corpus.enough", "kind": "metric_between", "subject": "branch_rows", "minimum": 1e9,
+    "why": "no crawl is that big",
+}  # fmt: skip
+"""A check that no corpus passes: the run ends before it publishes."""
+
 
 def write_crawl(base: Path, pages: int = 4, crawl: str = CRAWL) -> Path:
     """Writes a crawl of one archive in Common Crawl's layout; returns its base folder."""

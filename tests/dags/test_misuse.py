@@ -1,11 +1,16 @@
 """What a user gets wrong before anything runs: each is told where that user looks, and nothing is lost."""
 
+import importlib.util
+import json
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_spec = importlib.util.spec_from_file_location("failing_runs", Path(__file__).parent / "failing_runs.py")
+failing = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(failing)
 DAG_ID, CRAWL = "corpus_refresh_demo", "MILL-DEMO-2024-10"
 
 pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
@@ -153,3 +158,18 @@ def test_a_wrong_key_of_a_recipe_shows_file_key_and_what_is_allowed(tmp_path):
     assert broken["typo"].startswith("recipes/typo.yaml: Recipe is not valid:")
     assert "rules.presett='fineweb': Extra inputs are not permitted" in broken["typo"]
     assert "shards.max_shards=0: Input should be greater than or equal to 1" in broken["typo"]
+
+
+@pytest.mark.slow
+def test_a_recipe_that_is_changed_under_a_running_run_holds_from_the_next_run_on(home, refresh_dag, tmp_path):
+    base = failing.write_crawl(tmp_path / "crawls")
+    plan = refresh_dag.get_task("plan")
+    plan.recipe = {**failing.RECIPE, "validation": {"extra_checks": [failing.UNREACHABLE_CHECK]}}
+    changed = {**failing.RECIPE, "rules": {"preset": "c4", "languages": ["de"]}}
+    refresh_dag.get_task("commit_pages")._pre_execute_hook = lambda _: setattr(plan, "recipe", changed)
+    run = refresh_dag.test(logical_date=None, run_conf={"crawl": failing.CRAWL, "source": str(base)})
+    report = failing.reported(run)
+    assert json.loads(report["config"])["rules"]["languages"] == ["en"]
+    assert report["message"].startswith("validate failed: ValidationFailedError:"), "its own checks were made"
+    funnel = {step["stage"]: step["documents_kept"] for step in json.loads(report["report"])["funnel"]}
+    assert funnel["clean"] == 4, "its own rules were followed: none of the pages is German"

@@ -3,17 +3,22 @@
 from pathlib import Path
 
 import pytest
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from corpusmill.errors import (
     CommitConflict,
     ConfigError,
+    CorruptModelError,
     DataError,
+    DeviceError,
+    DiskFullError,
     PermanentDataError,
     SupersededError,
     TransientDataError,
     ValidationFailedError,
     WorkerDiedError,
 )
+from corpusmill.lakehouse.catalog import LakehouseUnavailableError
 
 pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
 
@@ -28,6 +33,11 @@ pytestmark = [pytest.mark.airflow, pytest.mark.filterwarnings("default")]
         (CommitConflict("x"), "retry", 10),
         (TransientDataError("x"), "retry", 300),
         (WorkerDiedError("x"), "retry", 60),
+        (DeviceError("x"), "retry", 120),
+        (DiskFullError("x"), "retry", 600),
+        (CorruptModelError("x"), "fail", None),
+        (LakehouseUnavailableError("x"), "retry", 60),
+        (AirflowNotFoundException("x"), "fail", None),
         (DataError("x"), "default", None),
         (OSError("x"), "default", None),
     ],
@@ -55,6 +65,29 @@ def test_a_permanent_error_of_a_mapped_task_is_tried_once_and_its_message_is_kep
         left = session.scalars(select(XComModel).where(XComModel.run_id == run.run_id, XComModel.key == "error")).one()
     assert "ConfigError: task 'ingest': plan=''" in str(left.value)
     assert "expected 'plan' and 'shard'" in str(left.value)
+
+
+def test_a_message_is_one_line_with_its_place_and_what_happens_next():
+    from corpusmill_operators.failure_message import failure_message
+    from corpusmill_operators.retries import RETRY_POLICY
+
+    def message(error, where="A-2024-10/00001", attempt=1):
+        return failure_message(error, where, RETRY_POLICY.evaluate(error, attempt, 3), attempt=attempt, attempts=4)
+
+    assert message(TransientDataError("busy")) == (
+        "TransientDataError: A-2024-10/00001: busy [may pass: attempt 1 of 4, tried again after 300 s]"
+    )
+    assert message(ValueError("odd"), "") == "ValueError: odd [may pass: attempt 1 of 4, tried again]"
+    assert message(WorkerDiedError("A-2024-10/00001 died"), attempt=4) == (
+        "WorkerDiedError: A-2024-10/00001 died "
+        "[may pass: attempt 4 of 4, the last; clear the task once the cause is gone]"
+    )
+    first, *rest = message(ConfigError("Recipe is not valid:\n  a=1: no"), "").splitlines()
+    assert first.startswith(
+        "ConfigError: Recipe is not valid: a=1: no [permanent: not tried again, a retry cannot help"
+    )
+    assert rest == ["Recipe is not valid:", "  a=1: no"]
+    assert len(message(ValueError("x" * 9_999)).splitlines()[0]) < 1_700
 
 
 def test_wrong_settings_are_refused_when_the_dag_is_parsed_and_templates_only_when_they_run():

@@ -91,10 +91,11 @@ def test_a_run_counts_its_documents_once_and_tells_where_its_rows_come_from(
 ):
     base = failing.write_crawl(tmp_path / "crawls", pages=6)
     failing.damage_member(base, 1)
-    enough = {"name": "none", "kind": "metric_between", "subject": "branch_rows", "minimum": 1e9, "why": "stop here"}
     refresh_dag.get_task("plan").recipe = {
-        **failing.RECIPE, "ingest": {"max_error_fraction": 0.5}, "validation": {"extra_checks": [enough]},
-    }  # fmt: skip
+        **failing.RECIPE,
+        "ingest": {"max_error_fraction": 0.5},
+        "validation": {"extra_checks": [failing.UNREACHABLE_CHECK]},
+    }
     run_partition(refresh_dag, None, {"crawl": failing.CRAWL, "source": str(base)})
     check_metrics([line for line in statsd() if line.startswith("airflow.corpusmill.")])
     check_lineage(lineage(), str(base), f"file://{home}/warehouse")
