@@ -14,13 +14,15 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.prox.doc_refinement import decide
 from corpusmill.prox.stored_outputs import ReusingChunkRefiner, ReusingDocRefiner
 from corpusmill.recipe import Recipe
+from corpusmill.report import StageReport
 from corpusmill.rules.decision import decide_with
 from corpusmill.runner.audit import already_published
 from corpusmill.runner.commit import stored_stage_report
 from corpusmill.runner.committed_plan import plan_behind
 from corpusmill.runner.frozen_selections import pin_cutoffs
 from corpusmill.runner.models import with_model, without_models
-from corpusmill.runner.plan import RunPlan, draft_plan
+from corpusmill.runner.plan import RunPlan, draft_plan, load_plan, plan_uri
+from corpusmill.runner.records import RecordNotFoundError
 from corpusmill.runner.select import decide_selection, selection_report
 from corpusmill.runner.stage_tables import committed, stage_table
 from corpusmill.runner.stored_results import (
@@ -38,8 +40,8 @@ log = logging.getLogger(__name__)
 Fate = Literal["kept", "dropped", "asked", "executed"]
 """What stored rows say of a document in one stage: ``asked`` needs a model, ``executed`` is decided by programs that
 are stored but were not executed here."""
-FOLLOWED = ("clean", "refine_documents", "refine_chunks", "score")
-"""Stages through which documents are followed."""
+RUNS_ASKED = 20
+"""Earlier runs of a crawl that are asked for their pace."""
 
 
 @dataclass
@@ -53,8 +55,8 @@ class StageForecast:
         n_least: Documents that it would keep at least.
         n_most: Documents that it would keep at most.
         n_computed: Documents that rules would measure, or that a model would read, at most.
-        seconds: About how long that takes in one process, at the pace of the run that wrote what is stored; None where
-            that run computed nothing to go by.
+        seconds: About how long that takes in one process, at the pace of the last run of the crawl that computed
+            something; None where none did.
     """
 
     stage: str
@@ -273,21 +275,31 @@ def _empty(lake: Lakehouse, plan: RunPlan, stage: str) -> StageForecast:
 
 
 def _seconds(lake: Lakehouse, plan: RunPlan, forecast: StageForecast) -> float | None:
-    """Returns how long computing takes at the pace of the run that wrote the stage's table."""
+    """Returns how long computing takes at the pace of the last run of the crawl that computed something."""
     if not forecast.n_computed:
         return 0.0
     before = plan_behind(lake, plan, forecast.stage)
-    stored = None if before is None else stored_stage_report(lake, before, forecast.stage)
-    if stored is None:
-        return None
-    counts = stored.metrics
-    computed = counts.get("n_measured" if forecast.stage == "clean" else "model_calls", 0)
-    reused = counts.get("reused_stored", 0) + counts.get("reused_cache", 0)
-    total = stored.documents_in if forecast.stage == "clean" else computed + reused
-    if not computed or not total:
-        return None
-    documents = stored.documents_in * computed / total
-    return round(forecast.n_computed * stored.seconds / documents, 1)
+    for epoch in range(before.epoch if before is not None else 0, 0, -1)[:RUNS_ASKED]:
+        try:
+            earlier = load_plan(lake, plan_uri(lake, plan.name, plan.crawl, epoch))
+        except (RecordNotFoundError, ConfigError):  # expired, or of a version with other settings
+            continue
+        stored = stored_stage_report(lake, earlier, forecast.stage)
+        pace = None if stored is None else _seconds_a_document(stored)
+        if pace is not None:
+            return round(forecast.n_computed * pace, 1)
+    return None
+
+
+def _seconds_a_document(report: StageReport) -> float | None:
+    """Returns the pace of a stage over the documents that it computed, None where it computed none."""
+    counts = report.metrics
+    if report.stage == "clean":
+        computed, total = counts.get("n_measured", 0), float(report.documents_in)
+    else:
+        computed = counts.get("model_calls", 0)
+        total = computed + counts.get("reused_stored", 0) + counts.get("reused_cache", 0)
+    return report.seconds / (report.documents_in * computed / total) if computed and total else None
 
 
 def forecast_lines(found: dict[str, Any]) -> list[str]:
@@ -312,7 +324,7 @@ def forecast_lines(found: dict[str, Any]) -> list[str]:
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
-        return "unknown (the stored run computed nothing to go by)"
+        return "unknown: no run to go by"
     return (
         f"{seconds:.0f} s"
         if seconds < 120
