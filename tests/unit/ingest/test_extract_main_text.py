@@ -1,8 +1,10 @@
 """The line model behind resiliparse: what it drops, what it must keep, and its bounds."""
 
+import importlib
 import json
 import random
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from resiliparse.extract.html2text import extract_plain_text
@@ -168,3 +170,20 @@ def test_the_stage_runs_it_in_the_child_process(tmp_path):
     (output,) = stage.read_local(tmp_path / "a.warc")
     stage.close()
     assert output.kept.column("text").to_pylist() == [load_extractor("resiliparse", REFINED)(PAGE)]
+
+
+@pytest.mark.slow
+def test_pages_of_domains_that_it_was_not_fitted_on_come_out_better(run, shared_data, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    gold = importlib.import_module("gold_pages")
+    pages = [page for page in gold.read_gold_pages(shared_data / "crawls") if gold.domain_half(page.domain) == 1]
+    plain = load_extractor("resiliparse", PLAIN)
+    scores = {
+        name: gold.judge_texts(pages, {page.doc_id: extract(page.html) for page in pages})
+        for name, extract in (("plain", plain), ("line model", run))
+    }
+    assert len(pages) > 400
+    assert scores["line model"]["f1"] >= 0.895
+    assert scores["line model"]["f1"] >= scores["plain"]["f1"] + 0.025
+    assert scores["line model"]["found"] >= 0.93
+    assert scores["line model"]["leaked"] <= 0.15
