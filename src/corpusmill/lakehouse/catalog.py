@@ -223,7 +223,10 @@ class Lakehouse:
             return "whether the database server runs and can be reached from this worker"
         return "whether its disk is there and not full, and whether another process holds the file locked"
 
-    def _damaged(self, error: DBAPIError) -> CatalogDamagedError:
+    def _damaged(self, error: DBAPIError) -> LakehouseError:
+        """Returns what an error means that is not about a connection: a server's session may be lost, a file is not."""
+        if self.settings.sqlite_path is None:
+            return self._unavailable(error)
         return CatalogDamagedError(
             f"catalog {self.settings.shown_catalog_uri!r} is damaged: {error.orig}; restore it from a backup. The "
             f"tables' files under {self.settings.warehouse!r} are not touched by this"
