@@ -55,8 +55,8 @@ class StageForecast:
         n_least: Documents that it would keep at least.
         n_most: Documents that it would keep at most.
         n_computed: Documents that rules would measure, or that a model would read, at most.
-        seconds: About how long that takes in one process, at the pace of the last run of the crawl that computed
-            something; None where none did.
+        seconds: About how long that takes in one process, at the pace of the crawl's run that computed most; None
+            where none computed anything.
     """
 
     stage: str
@@ -275,31 +275,34 @@ def _empty(lake: Lakehouse, plan: RunPlan, stage: str) -> StageForecast:
 
 
 def _seconds(lake: Lakehouse, plan: RunPlan, forecast: StageForecast) -> float | None:
-    """Returns how long computing takes at the pace of the last run of the crawl that computed something."""
+    """Returns how long computing takes at the pace of the crawl's run that computed most.
+
+    A run that computed little says more about the time that its models took to load.
+    """
     if not forecast.n_computed:
         return 0.0
     before = plan_behind(lake, plan, forecast.stage)
+    paces = []
     for epoch in range(before.epoch if before is not None else 0, 0, -1)[:RUNS_ASKED]:
         try:
             earlier = load_plan(lake, plan_uri(lake, plan.name, plan.crawl, epoch))
         except (RecordNotFoundError, ConfigError):  # expired, or of a version with other settings
             continue
         stored = stored_stage_report(lake, earlier, forecast.stage)
-        pace = None if stored is None else _seconds_a_document(stored)
-        if pace is not None:
-            return round(forecast.n_computed * pace, 1)
-    return None
+        n_computed = 0.0 if stored is None else _n_computed(stored)
+        if stored is not None and n_computed:
+            paces.append((n_computed, stored.seconds / n_computed))
+    return round(forecast.n_computed * max(paces)[1], 1) if paces else None
 
 
-def _seconds_a_document(report: StageReport) -> float | None:
-    """Returns the pace of a stage over the documents that it computed, None where it computed none."""
+def _n_computed(report: StageReport) -> float:
+    """Returns how many documents a stage computed, where others were taken from what was stored."""
     counts = report.metrics
     if report.stage == "clean":
-        computed, total = counts.get("n_measured", 0), float(report.documents_in)
-    else:
-        computed = counts.get("model_calls", 0)
-        total = computed + counts.get("reused_stored", 0) + counts.get("reused_cache", 0)
-    return report.seconds / (report.documents_in * computed / total) if computed and total else None
+        return counts.get("n_measured", 0)
+    computed = counts.get("model_calls", 0)  # in chunks, for the chunk refiner
+    total = computed + counts.get("reused_stored", 0) + counts.get("reused_cache", 0)
+    return report.documents_in * computed / total if total else 0.0
 
 
 def forecast_lines(found: dict[str, Any]) -> list[str]:
@@ -316,7 +319,8 @@ def forecast_lines(found: dict[str, Any]) -> list[str]:
         then = f"{most:,}" if least == most else f"{least:,} to {most:,}"
         took = "" if not step["n_computed"] else _duration(step["seconds"])
         lines.append(f"  {step['stage']:<18}{step['n_now']:>11,}{then:>20}{step['n_computed']:>10,}   {took}".rstrip())
-    lines.append(f"  models would read at most {found['model_documents']:,} texts, about {_duration(found['seconds'])}")
+    took = _duration(found["seconds"])
+    lines.append(f"  models would read at most {found['model_documents']:,} texts; all of it takes about {took}")
     if not any(step["stage"] == "select" for step in found["stages"]):
         lines.append("  what a selection would keep is known when the scores are")
     return lines
