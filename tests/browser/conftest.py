@@ -1,5 +1,6 @@
 """A really running Airflow with real runs, a login, and a headless Chromium in front of it."""
 
+import ctypes
 import importlib.util
 import json
 import os
@@ -19,6 +20,8 @@ SCREENSHOTS = REPOSITORY / "build" / "screenshots"
 USERS = {"ada": "admin", "vera": "viewer"}
 PASSWORD = "correct-horse-battery"
 READY_SECONDS = 240
+PR_SET_PDEATHSIG = 1
+"""Call of prctl(2)."""
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
@@ -87,6 +90,7 @@ def server(airflow, runs):
         process = subprocess.Popen(
             [sys.executable, "-m", "airflow", "api-server"],
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+            preexec_fn=_end_with_parent,
         )  # fmt: skip
     try:
         _await(base, process, log)
@@ -167,6 +171,12 @@ def _await(base, process, log):
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
     raise AssertionError(f"no answer from {base}: {log.read_text(errors='replace')[-4000:]}")
+
+
+def _end_with_parent():
+    """Lets the kernel end the server where the tests were killed and could not (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _end(process):
