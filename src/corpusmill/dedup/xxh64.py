@@ -1,6 +1,6 @@
 """XXH64, as its specification writes it: the readable definition behind the compiled kernel.
 
-Source: Yann Collet, "xxHash fast digest algorithm", XXH64, version 0.2.0 of the specification.
+Source: "xxHash fast digest algorithm", XXH64, version 0.2.0 of the specification.
 """
 
 PRIME_1 = 11400714785074694791
