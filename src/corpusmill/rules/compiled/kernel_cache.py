@@ -1,7 +1,7 @@
 """How kernels are compiled: once per installation, into a folder below CORPUSMILL_HOME.
 
 numba notices a changed function by its own file's time stamp only, not by that of the functions that it calls. The
-folder's name therefore holds a digest of every module of this package.
+folder's name therefore holds a digest of every module with kernels, those of deduplication too: they call each other's.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ import numpy as np
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-SOURCES = Path(__file__).resolve().parent
+SOURCES = Path(__file__).resolve().parents[2]
 
 
 def cache_folder() -> Path:
     """Returns where machine code is kept: ``kernels/<digest>`` below CORPUSMILL_HOME (else ``.corpusmill``)."""
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(SOURCES.glob("*.py")):
+    for path in sorted(SOURCES.glob("*/compiled/*.py")):
         digest.update(path.read_bytes())
     home = Path(os.environ.get("CORPUSMILL_HOME") or ".corpusmill").absolute()
     return home / "kernels" / digest.hexdigest()
