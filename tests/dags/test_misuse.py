@@ -33,7 +33,7 @@ def stored_dags(airflow_db):
 def trigger(stored_dags):
     """Triggers a run as REST and ``airflow dags trigger`` do; what was triggered is removed at the end."""
     from airflow.api.common.trigger_dag import trigger_dag
-    from airflow.models import DagModel, DagRun
+    from airflow.models import DagRun
     from airflow.utils.session import create_session
     from airflow.utils.types import DagRunTriggeredByType
 
@@ -44,8 +44,6 @@ def trigger(stored_dags):
         made.append(run.id)
         return run
 
-    with create_session() as session:
-        session.get(DagModel, DAG_ID).is_paused = False
     yield trigger
     with create_session() as session:
         for key in made:
@@ -59,24 +57,26 @@ def test_a_run_of_an_unknown_crawl_is_refused_when_it_is_triggered(trigger):
         trigger("CC-MAIN-2099-01")
 
 
-def start_queued_runs():
-    """Lets Airflow's scheduler start the queued runs."""
-    from airflow.jobs.job import Job
-    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+def start(run):
+    """Does with a queued run what the scheduler does when it starts it: listeners hear of it in the same session."""
+    from airflow.models import DagRun
+    from airflow.models.serialized_dag import SerializedDagModel
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        SchedulerJobRunner(job=Job())._start_queued_dagruns(session)
+        stored = session.get(DagRun, run.id)
+        stored.dag = SerializedDagModel.get_dag(DAG_ID, session=session)
+        stored.state = "running"
+        stored.notify_dagrun_state_changed(msg="started")
 
 
 def clear(run):
     """Queues a run again, as clearing its tasks does."""
-    from airflow.models import DagModel, DagRun
+    from airflow.models import DagRun
     from airflow.utils.session import create_session
 
     with create_session() as session:
         session.get(DagRun, run.id).state = "queued"
-        session.get(DagModel, DAG_ID).exceeds_max_non_backfill = False
 
 
 def note_on(run):
@@ -112,14 +112,14 @@ COMMAND = 'airflow pools set gpu 1 "Model stages: refinement and scoring, one sl
 
 def test_the_scheduler_notes_on_a_run_that_its_pool_is_missing_until_it_is_there(without_gpu_pool, trigger):
     run = trigger(CRAWL)
-    start_queued_runs()
+    start(run)
     state, note = note_on(run)
     assert state == "running"
     assert note.startswith("Tasks of this run wait for pools that do not exist: ['gpu'].")
     assert note.endswith(COMMAND)
     make_pools()
     clear(run)
-    start_queued_runs()
+    start(run)
     assert note_on(run) == ("running", None)
 
 
