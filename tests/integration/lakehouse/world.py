@@ -54,6 +54,8 @@ def value_of(type_: pa.DataType, name: str, i: int):
         return dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=i)
     if pa.types.is_large_binary(type_):
         return b"\x00" * (i % 5)
+    if pa.types.is_fixed_size_binary(type_):
+        return bytes([i % 256]) * type_.byte_width
     if pa.types.is_large_list(type_):
         return [value_of(type_.value_type, name, i)] * (i % 3)
     if pa.types.is_struct(type_):
