@@ -91,7 +91,7 @@ DEDUPLICATED: dict[str, str] = {
     "deduplicate.exact_same_crawl": "A copy with a lower document id stands in the same crawl.",
     "deduplicate.exact_older_crawl": "A copy stands in the published corpus of an older crawl.",
     "deduplicate.near_same_crawl": "A near duplicate with a lower document id is in the same crawl.",
-    "deduplicate.near_older_crawl": "A near duplicate of an older crawl is published, or was removed for a published one.",
+    "deduplicate.near_older_crawl": "A near duplicate of an older crawl is published or went for a published one.",
 }
 
 DOCUMENT_CODES: dict[str, str] = {

@@ -100,6 +100,6 @@ class ValidationConfig(StageConfig):
     max_drift_score: Annotated[float, Field(ge=0.0)] = 0.25
     """Largest expected relative change of the score quantiles."""
     ask_before_publishing: bool = False
-    """Wait for a person's approval in Airflow where a check warned; without a warning the crawl is published at once."""
+    """Wait for a person's approval in Airflow where a check warned; without a warning nobody is asked."""
     extra_checks: tuple[CheckConfig, ...] = ()
     """A recipe's own checks, run beside the presets."""

@@ -4,7 +4,9 @@ from airflow.sdk import DAG, Param
 
 import corpusmill_operators as mill
 
-with DAG(dag_id="approval", schedule=None, params={"plan": Param("", type="string"), "crawl": Param("", type="string")}):
+PARAMS = {"plan": Param("", type="string"), "crawl": Param("", type="string")}
+
+with DAG(dag_id="approval", schedule=None, params=PARAMS):
     approve = mill.ApprovePublicationOperator(task_id="approve", plan="{{ params.plan }}")
     publish = mill.PublishCorpusOperator(task_id="publish", plan="{{ params.plan }}")
     approve >> publish
