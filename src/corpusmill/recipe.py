@@ -39,7 +39,8 @@ class SourceConfig(StageConfig):
     base: str = "https://data.commoncrawl.org/"
     """Folder or URL (http, https, s3) in Common Crawl's layout, or ``bundled:crawls`` for the demo crawls."""
     releases: str | None = None
-    """Release list (collinfo.json format) that the timetable reads; None: the base's own where it is a local folder."""
+    """Release list that ``crawl_watch`` keeps and the timetable reads; None: the base's own where it is a local folder
+    with one, else a file below ``CORPUSMILL_RELEASE_LISTS`` (``CORPUSMILL_HOME``)."""
 
 
 class ScheduleConfig(StageConfig):

@@ -84,12 +84,19 @@ def _published(lake: Lakehouse, plan: RunPlan, ref: str | None) -> Iterator[tupl
         yield base.crawl, corpus.scan({"crawl": base.crawl}, columns=["doc_id", "dedup_digest"], ref=ref)
 
 
+_REASONS = {
+    "exact": ("deduplicate.exact_same_crawl", "deduplicate.exact_older_crawl"),
+    "near": ("deduplicate.near_same_crawl", "deduplicate.near_older_crawl"),
+}
+"""Reasons by kind: of a copy in the same crawl, and of one in an older crawl."""
+
+
 def _reasons(found: pa.Table, crawl: str) -> dict[str, int]:
     out = found.filter(pc.invert(found["kept"]))
     here = pc.equal(out["duplicate_of_crawl"], pa.scalar(crawl, STRING))
     counts = {}
-    for kind in ("exact", "near"):
+    for kind, (same, older) in _REASONS.items():
         of_kind = pc.equal(out["kind"], pa.scalar(kind, STRING))
-        counts[f"deduplicate.{kind}_same_crawl"] = out.filter(pc.and_(of_kind, here)).num_rows
-        counts[f"deduplicate.{kind}_older_crawl"] = out.filter(pc.and_(of_kind, pc.invert(here))).num_rows
+        counts[same] = out.filter(pc.and_(of_kind, here)).num_rows
+        counts[older] = out.filter(pc.and_(of_kind, pc.invert(here))).num_rows
     return {reason: n for reason, n in counts.items() if n}
