@@ -15,6 +15,7 @@ from corpusmill.dedup_commands import add_dedup_commands
 from corpusmill.doctor_command import add_doctor_command
 from corpusmill.epoch_command import add_epoch_command
 from corpusmill.errors import ConfigError, CorpusmillError
+from corpusmill.failures import sorted_error
 from corpusmill.reference_model_commands import add_reference_model_commands
 from corpusmill.refiner_commands import add_refiner_commands
 from corpusmill.settings_file import exact_text, read_settings
@@ -34,8 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
     except BrokenPipeError:
         return EXIT_FAILED
-    except OSError as error:  # no space, no permission, a folder that is a file: the message names the path
-        print(f"corpusmill: {error}", file=sys.stderr)
+    except Exception as error:
+        meant = sorted_error(error)  # a full disk, a lost database: what it means, in place of a traceback
+        if meant is None and not isinstance(error, OSError):
+            raise
+        print(f"corpusmill: {meant or error}", file=sys.stderr)
         return EXIT_FAILED
 
 
