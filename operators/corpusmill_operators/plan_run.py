@@ -5,6 +5,7 @@ from typing import Any
 
 from airflow.sdk import Context
 from airflow.sdk.bases.skipmixin import SkipMixin
+from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from corpusmill.errors import ConfigError
 from corpusmill_operators.base import StageOperator, crawl_of
@@ -60,5 +61,19 @@ class PlanRunOperator(StageOperator, SkipMixin):
             chain.publish(made["plan"])  # records for the report what is published; changes no table
             self.log.info("%s is published already with the same inputs and settings: nothing to do", made["crawl"])
             after = [t for t in context["task"].downstream_list if str(t.trigger_rule) != "all_done"]
-            self.skip(context["ti"], after)
+            try:
+                self.skip(context["ti"], after)
+            except DownstreamTasksSkipped as skipped:
+                raise DownstreamTasksSkipped(tasks=[*skipped.tasks, *_expanded(context, skipped.tasks)]) from None
         return list(made["shards"])
+
+
+def _expanded(context: Context, tasks: Sequence[str]) -> list[tuple[str, int]]:
+    """Returns the mapped instances that tasks of this run have from before it was cleared.
+
+    Airflow skips a mapped task by its name as long as it was not expanded; its instances would run.
+    """
+    run = context["run_id"]
+    states = context["ti"].get_task_states(dag_id=context["dag"].dag_id, run_ids=[run]).get(run, {})
+    named = ((task, name.removeprefix(f"{task}_")) for task in tasks for name in states if name.startswith(f"{task}_"))
+    return sorted((task, int(index)) for task, index in named if index.isdigit())
