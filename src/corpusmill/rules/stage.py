@@ -286,13 +286,14 @@ _COMPILED_SETS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 def _compiled_rules(config: RulesConfig, preset: Preset) -> "CompiledRules | None":
     """Returns the kernels, or None where the Python definitions measure.
 
-    They do if the settings say so, where the preset has no text rules, and where its rule sets stand in an order in
-    which C4 would rewrite the text of other rule sets than FineWeb's.
+    They do if the settings say so, where the preset has no text rules or a set that has no kernel, and where its rule
+    sets stand in an order in which C4 would rewrite the text of other rule sets than FineWeb's.
     """
     rule_sets = [name for name in preset.rule_sets if name in _COMPILED_SETS]
     late = {"c4", "fineweb"}
     in_order = sorted(rule_sets, key=lambda name: (name in late, name if name in late else "")) == rule_sets
-    if config.engine == "python" or not rule_sets or not in_order:
+    unknown = set(preset.rule_sets) - {*_COMPILED_SETS, "url"}
+    if config.engine == "python" or not rule_sets or not in_order or unknown:
         return None
     from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
     from corpusmill.rules.compiled.engine import CompiledRules

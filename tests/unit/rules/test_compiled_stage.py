@@ -81,3 +81,16 @@ def test_only_the_compiled_engine_imports_numba():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_rule_set_without_a_kernel_is_measured_by_the_definitions(monkeypatch):
+    from dataclasses import replace
+
+    from corpusmill.rules.presets import PRESETS, Rule
+
+    rule = Rule("made_up.rule", "gopher_quality_n_words", "above", None, "ours: a set that no kernel knows")
+    wider = replace(PRESETS["fineweb"], rules=(*PRESETS["fineweb"].rules, rule))
+    monkeypatch.setitem(PRESETS, "fineweb", wider)
+    stage = CleanStage(RulesConfig(engine="compiled"))
+    stage._load()
+    assert stage._compiled is None
