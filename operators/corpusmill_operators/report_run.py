@@ -16,9 +16,10 @@ OTHERS_NAMED = 5
 class ReportRunOperator(StageOperator):
     """Writes the run's report and its row in ``ops.runs``, and makes the run red if any task failed.
 
-    Reads: the states of the run's tasks and the messages that failing tasks left. Writes: the report and ``ops.runs``.
-    Retried: when another commit was first. Second run: replaces the report of the same run. Its trigger rule is
-    ``all_done``, so it runs after a failure too and then fails itself, naming the first task that failed and why.
+    Reads: the states of the run's tasks and the messages that failing tasks left. Writes: the report and ``ops.runs``;
+    for a run that failed in its first task a record of why. Retried: when another commit was first. Second run:
+    replaces the report of the same run. Its trigger rule is ``all_done``, so it runs after a failure too and then fails
+    itself, naming the first task that failed and why.
 
     Args:
         plan_task: Id of the `PlanRunOperator` whose plan is reported.
@@ -42,6 +43,8 @@ class ReportRunOperator(StageOperator):
             self.log.error("%s", message)  # before the report is written: a lost catalog would leave nothing else
         if plan:
             report = chain.report(plan, FAILED if message else "success", message)
+        elif message:
+            chain.report_unplanned(context["dag"].dag_id, context["run_id"], message)
         if message:
             raise AirflowFailException(message)
         return {k: report[k] for k in ("crawl", "state", "published", "tag", "quarantined") if k in report}

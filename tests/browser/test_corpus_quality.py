@@ -163,7 +163,10 @@ def test_a_shard_shows_its_counts_throughput_worst_rows_and_inputs(page, runs, k
 
 def test_a_run_without_a_report_says_why(page, runs, keep):
     open_run(page, runs["unplanned"])
-    page.get_by_text("This run failed before it had a plan").wait_for()
+    said = page.get_by_text("This run failed before it had a plan")
+    said.wait_for()
+    assert "plan failed: ConfigError: " in said.inner_text()
+    assert "MILL-DEMO-1999-01" in said.inner_text()
     keep(page, "unplanned")
 
 

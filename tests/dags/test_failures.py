@@ -238,14 +238,24 @@ def test_a_superseded_run(failing_run, tmp_path):
     check_report(run, "commit_pages", first)
 
 
+def check_unplanned(run, first):
+    """A run that failed in ``plan`` has no row in ``ops.runs``; the UI finds its message all the same."""
+    from corpusmill.runner.open_lakehouse import open_lakehouse
+    from corpusmill.runner.unplanned_runs import why_unplanned
+
+    assert failing.reported(run) is None
+    said = why_unplanned(open_lakehouse(), run.dag_id, run.run_id)
+    assert said.splitlines()[0] == f"plan failed: {first}"
+
+
 def test_an_unknown_crawl(failing_run):
     run = failing_run(crawl="T-2099-01")
-    check("A crawl that does not exist", run, "plan")
+    check_unplanned(run, check("A crawl that does not exist", run, "plan"))
 
 
 def test_a_run_without_a_crawl(failing_run):
     run = failing_run(crawl=None)
-    check("A run without a crawl", run, "plan")
+    check_unplanned(run, check("A run without a crawl", run, "plan"))
 
 
 def test_a_missing_connection(failing_run):

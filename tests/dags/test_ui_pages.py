@@ -102,6 +102,13 @@ def test_a_run_that_failed_before_its_plan_names_the_task_to_look_at(airflow_run
     assert "'plan'" in found["message"]
 
 
+def test_a_run_whose_plan_failed_says_why_where_that_was_stored(airflow_run, home):
+    from corpusmill.runner import chain
+
+    chain.report_unplanned(DAG, airflow_run("unplanned2", "failed", plan="failed"), "plan failed: ConfigError: no such")
+    assert page("unplanned2")["message"].endswith("no stage ran. plan failed: ConfigError: no such")
+
+
 def test_a_run_that_ended_without_its_report_says_what_to_clear(airflow_run, home):
     found = page(airflow_run("unreported", "failed", plan="success", report="failed"))
     assert "its last task, 'report', is failed. Clear that task alone" in found["message"]

@@ -27,7 +27,7 @@ def run_page(dag_id: str, run_id: str) -> dict[str, Any]:
     lake, state = open_lakehouse(), run_state(dag_id, run_id)
     run = find_run(lake, recipe, run_id)
     if run is None:
-        return _nothing(_why_none(dag_id, run_id, state.state if state else None))
+        return _nothing(_why_none(lake, dag_id, run_id, state.state if state else None))
     report = run_report(lake, run)
     if report is None:
         return _nothing(
@@ -64,12 +64,16 @@ def _nothing(message: str) -> dict[str, Any]:
     return {"report": None, "message": message, "notices": []}
 
 
-def _why_none(dag_id: str, run_id: str, state: str | None) -> str:
+def _why_none(lake: Any, dag_id: str, run_id: str, state: str | None) -> str:
     """Returns why a run has no report, and what to do."""
+    from corpusmill.runner.unplanned_runs import why_unplanned
+
     if state is None:
         return f"Airflow has no run {run_id!r} of {dag_id}."
     planned = task_state(dag_id, run_id, "plan")
     if planned is not None and planned.state in ("failed", "upstream_failed"):
+        if said := why_unplanned(lake, dag_id, run_id):
+            return f"This run failed before it had a plan, so no stage ran. {said}"
         return (
             "This run failed before it had a plan, so no stage ran and there is nothing to report. Open the task "
             "'plan': the first line of its error says what is wrong (crawl, source, model, settings)."

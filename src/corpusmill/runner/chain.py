@@ -28,6 +28,7 @@ from corpusmill.runner.plan import RunPlan, load_plan, plan_run
 from corpusmill.runner.records import find_record
 from corpusmill.runner.shard_report import reported_shard
 from corpusmill.runner.stage_tables import MODEL_STAGES, published_stages, stage_table
+from corpusmill.runner.unplanned_runs import record_unplanned
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,11 @@ def report(plan: str, state: str, message: str = "") -> dict[str, Any]:
     lake, loaded = _open(plan)
     made = reporting.write_report(lake, loaded, state, message)
     return {k: v for k, v in made.items() if k != "examples"}
+
+
+def report_unplanned(dag_id: str, run_id: str, message: str) -> None:
+    """Stores why a run failed before it had a plan, for whoever looks at the run."""
+    record_unplanned(open_lakehouse(), dag_id, run_id, message)
 
 
 def _open(uri: str) -> tuple[Lakehouse, RunPlan]:
