@@ -16,10 +16,9 @@ OTHERS_NAMED = 5
 class ReportRunOperator(StageOperator):
     """Writes the run's report and its row in ``ops.runs``, and makes the run red if any task failed.
 
-    Reads: the states of the run's tasks and the messages that failing tasks left. Writes: the report and ``ops.runs``;
-    for a run that failed in its first task a record of why. Retried: when another commit was first. Second run:
-    replaces the report of the same run. Its trigger rule is ``all_done``, so it runs after a failure too and then fails
-    itself, naming the first task that failed and why.
+    Reads: the states of the run's tasks and the messages that failing tasks left. Writes: the report, ``ops.runs``, or
+    why there is no plan. Retried: when another commit was first. Second run: replaces the report of the same run. Its
+    trigger rule is ``all_done``: it runs after a failure too, then fails itself, naming the first failure and why.
 
     Args:
         plan_task: Id of the `PlanRunOperator` whose plan is reported.
@@ -35,8 +34,7 @@ class ReportRunOperator(StageOperator):
         """Writes the report, then fails if the run did."""
         from corpusmill.runner import chain
 
-        ti = context["ti"]
-        message = self._first_failure(context)
+        ti, message = context["ti"], self._first_failure(context)
         plan = ti.xcom_pull(task_ids=self.plan_task, key="plan")
         report: dict[str, Any] = {}
         if message:

@@ -21,7 +21,7 @@ class WatchReleasesOperator(StageOperator):
     key for each new release, on every asset in ``outlets``. Of a list that begins now only the newest release is
     announced: the others are history, which a backfill makes. Makes no runs: a longer list does that, through
     `CrawlReleaseTimetable`. Retried: when the source does not answer. Fails at once: what it answers, or what is on
-    disk, is no list of releases; the list is then left as it is. Skipped: nothing is new.
+    disk, is no list of releases; the list is then left as it is. Second run: finds nothing new and is skipped.
 
     Args:
         source: Folder or URL in Common Crawl's layout (templated).

@@ -21,6 +21,7 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=str(REPOSITORY / "dags"),
     AIRFLOW__CORE__PLUGINS_FOLDER=str(REPOSITORY / "plugins"),
     AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL="0",  # a test that changes a DAG means it now
     AIRFLOW__OPENLINEAGE__DISABLED="True",
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{AIRFLOW_HOME}/airflow.db",
     AIRFLOW__API_AUTH__JWT_SECRET="only-for-tests-" * 5,

@@ -153,7 +153,7 @@ def test_a_dry_run_says_what_the_run_then_does(home, recipe, parts):
     assert found["score"]["metrics"]["model_calls"] <= forecast["score"]["n_computed"] < found["score"]["documents_in"]
     for stage in ("refine_documents", "score"):
         assert forecast[stage]["n_least"] <= found[stage]["documents_kept"] <= forecast[stage]["n_most"], stage
-        assert forecast[stage]["seconds"] > 0
+        assert forecast[stage]["seconds"] is not None
     assert looser["model_documents"] == sum(forecast[s]["n_computed"] for s in ("refine_documents", "score"))
 
 

@@ -22,7 +22,15 @@ def processes(monkeypatch, tmp_path):
 
 
 def children(name):
-    return [p for p in psutil.Process().children(recursive=True) if name in " ".join(p.cmdline())]
+    return [p for p in psutil.Process().children(recursive=True) if name in command_line(p)]
+
+
+def command_line(process):
+    """The command of a process, "" of one that has ended and was not waited for yet."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def start_tree(processes, name):
@@ -32,7 +40,7 @@ def start_tree(processes, name):
 
 def test_a_killed_process_takes_everything_below_it_along(processes):
     start_tree(processes, "worker-1")
-    inner = next(p for p in children("time.sleep(60)") if "subprocess" not in " ".join(p.cmdline()))
+    inner = next(p for p in children("time.sleep(60)") if "subprocess" not in command_line(p))
     assert processes.owner_of(inner.pid, ["other", "worker-1"]) == "worker-1"
     assert processes.owner_of(os.getpid(), ["worker-1"]) is None
     assert processes.kill("worker-1") == 2
