@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.dedup.clusters import key_words, probe
-from corpusmill.dedup.index import BandIndex, BandPart, Keys, Numbers, parts_of
+from corpusmill.dedup.index import BandIndex, BandPart, Numbers, parts_of
+from corpusmill.dedup.minhash import Keys
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 

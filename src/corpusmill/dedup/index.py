@@ -4,7 +4,7 @@ Documents have numbers: their places in the sorted ids of the index. So the lowe
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.batches import Column
-from corpusmill.dedup.minhash import KEY_TYPE, Signer, band_keys, has_signature
-
-if TYPE_CHECKING:
-    Strings: TypeAlias = pa.Array[Any]
-    Keys: TypeAlias = npt.NDArray[np.void]
-else:  # generic only in the stubs
-    Strings: TypeAlias = pa.Array
-    Keys: TypeAlias = npt.NDArray
+from corpusmill.dedup.minhash import KEY_TYPE, Keys, Signer, Strings, band_keys, has_signature
 
 Numbers = npt.NDArray[np.int64]
 PART_KEYS = 4_000_000

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.batches import Column
-from corpusmill.dedup.index import Numbers, Strings
+from corpusmill.dedup.index import Numbers
+from corpusmill.dedup.minhash import Strings
 from corpusmill.errors import DataError
 
 

@@ -17,8 +17,8 @@ from pyiceberg.expressions import And, BooleanExpression, EqualTo, GreaterThanOr
 
 from corpusmill.batches import Column, slices
 from corpusmill.dedup.config import NearConfig
-from corpusmill.dedup.index import BandPart, Keys, MemoryIndex, Numbers, Strings, part_bounds, sign
-from corpusmill.dedup.minhash import KEY_TYPE, Signer, key_column
+from corpusmill.dedup.index import BandPart, MemoryIndex, Numbers, part_bounds, sign
+from corpusmill.dedup.minhash import KEY_TYPE, Keys, Signer, Strings, key_column
 from corpusmill.errors import LakehouseError, Permanent
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition, commit_partition, swap_files

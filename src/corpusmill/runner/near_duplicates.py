@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from corpusmill.batches import Column
 from corpusmill.dedup.candidates import Mask
 from corpusmill.dedup.config import NearConfig
-from corpusmill.dedup.index import BandIndex, Strings
+from corpusmill.dedup.index import BandIndex
+from corpusmill.dedup.minhash import Strings
 from corpusmill.dedup.near import CrawlDocuments, NearDuplicates
 from corpusmill.dedup.policy import near_rows, with_near
 from corpusmill.lakehouse.catalog import Lakehouse

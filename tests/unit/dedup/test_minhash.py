@@ -29,6 +29,7 @@ from corpusmill.dedup.shingles import english_words, shingles
 from corpusmill.dedup.simplification import simplify
 from corpusmill.dedup.xxh64 import xxh64
 from corpusmill.errors import ConfigError, DataError
+from corpusmill.rules.compiled import string_buffers
 
 STRINGS = pa.large_string()
 
@@ -112,7 +113,7 @@ def test_slices_string_types_and_groups_make_no_difference(compiled, monkeypatch
     expected = compiled.signatures(column(*texts))
     assert (compiled.signatures(column("x", *texts).slice(1)) == expected).all()
     assert (compiled.signatures(column(*texts, strings=pa.string())) == expected).all()
-    monkeypatch.setattr(shingle_engine, "GROUP_BYTES", 100)
+    monkeypatch.setattr(string_buffers, "GROUP_BYTES", 100)
     assert (compiled.signatures(column(*texts)) == expected).all()
     assert compiled.signatures(column()).shape == (0, 112)
 
@@ -121,7 +122,7 @@ def test_texts_too_long_for_kernels_are_signed_by_definition(compiled, monkeypat
     texts = column("a b c d e f g", "short", "h i j k l m n")
     expected = compiled.signatures(texts)
     monkeypatch.setattr(shingle_engine, "MAX_TEXT_BYTES", 3)
-    monkeypatch.setattr(shingle_engine, "GROUP_BYTES", 1)
+    monkeypatch.setattr(string_buffers, "GROUP_BYTES", 1)
     assert (compiled.signatures(texts) == expected).all()
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("numba")
 from corpusmill.errors import DataError
 from corpusmill.rules import c4, fineweb, gopher_quality, gopher_repetition
 from corpusmill.rules.c4 import LineRules
-from corpusmill.rules.compiled import chunk_lexicon, engine, stored_lexicon
+from corpusmill.rules.compiled import chunk_lexicon, stored_lexicon, string_buffers
 from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
 from corpusmill.rules.compiled.engine import CompiledRules
 from corpusmill.rules.english_tokens import EnglishTokenizer
@@ -154,7 +154,7 @@ def test_columns_that_are_no_text_are_refused(rules):
 
 def test_a_full_lexicon_goes_back_to_its_base_and_changes_no_result(monkeypatch, tokenizer, segmenter):
     monkeypatch.setattr(chunk_lexicon, "MAX_CHUNKS", 30)
-    monkeypatch.setattr(engine, "GROUP_BYTES", 200)
+    monkeypatch.setattr(string_buffers, "GROUP_BYTES", 200)
     made = CompiledRules(RULE_SETS, FINEWEB_LINES, ChunkLexicon(tokenizer))
     texts = [f"word{n} can't be a-b{n}, so wait {n}. Mr. X{n} is here (see {n})." for n in range(60)]
     for _ in range(2):

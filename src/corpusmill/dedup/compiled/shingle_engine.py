@@ -7,35 +7,25 @@ character whose simplified form depends on its neighbours are simplified by the 
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from corpusmill.dedup.compiled.shingle_kernels import count_words, hash_runs, join_words, set_odd_apart, simplify_texts
 from corpusmill.dedup.compiled.simplify_table import MOST_GROWTH, make_table
 from corpusmill.dedup.shingles import ShingledTexts, WordSplitter, english_words
 from corpusmill.dedup.simplification import simplify
-from corpusmill.errors import DataError
 from corpusmill.rules.compiled.byte_hashing import Bytes
 from corpusmill.rules.compiled.character_classes import LETTER
 from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
 from corpusmill.rules.compiled.document_scan import NEEDED, scan
 from corpusmill.rules.compiled.lexicon_arrays import MOST_SPLIT_BYTES
+from corpusmill.rules.compiled.string_buffers import Longs, Strings, string_buffers, text_groups
 from corpusmill.rules.english_tokens import EnglishTokenizer
 
-if TYPE_CHECKING:
-    Strings: TypeAlias = pa.Array[Any]
-else:  # generic only in the stubs
-    Strings: TypeAlias = pa.Array
-
-GROUP_BYTES = 4_000_000
-"""Texts are worked on in groups of about so many bytes, which bounds memory; a longer text is a group of its own."""
 MAX_TEXT_BYTES = 1 << 28
 """Longer texts go to the definition."""
 
-Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
 
@@ -65,8 +55,8 @@ class CompiledShingler:
         Raises:
             DataError: The texts are not valid UTF-8.
         """
-        data, offsets = _buffers(texts)
-        for first, stop in _groups(offsets):
+        data, offsets = string_buffers(texts.fill_null("") if texts.null_count else texts)
+        for first, stop in text_groups(offsets):
             begin, end = int(offsets[first]), int(offsets[stop])
             found, n_words, ends = self._words_of(data[begin:end], offsets[first : stop + 1] - begin)
             hashes = np.empty(int(np.maximum(n_words - self._ngram + 1, 0).sum()), dtype=np.uint64)
@@ -141,28 +131,3 @@ def _join(texts: list[str], words: WordSplitter) -> tuple[Bytes, Longs, Longs]:
     lengths = np.array([len(word) + 1 for text in found for word in text], dtype=np.int64)
     n_words = np.array([len(text) for text in found], dtype=np.int64)
     return np.frombuffer(joined, dtype=np.uint8), n_words, np.cumsum(lengths, dtype=np.int64) - 1
-
-
-def _buffers(texts: Strings) -> tuple[Bytes, Longs]:
-    """Returns the UTF-8 bytes of an array of strings and the offsets of its elements in them, (n + 1,)."""
-    whole = texts.fill_null("") if texts.null_count else texts
-    try:
-        whole.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"texts are not valid UTF-8 strings: {error}; decode them before they enter a table") from error
-    width: Any = np.int64 if pa.types.is_large_string(whole.type) else np.int32
-    _, offsets, data = whole.buffers()
-    if offsets is None or data is None or not len(whole):
-        return np.zeros(0, dtype=np.uint8), np.zeros(len(whole) + 1, dtype=np.int64)
-    places = np.frombuffer(memoryview(offsets), dtype=width)[whole.offset : whole.offset + len(whole) + 1]
-    return np.frombuffer(memoryview(data), dtype=np.uint8), places.astype(np.int64)
-
-
-def _groups(offsets: Longs) -> Iterator[tuple[int, int]]:
-    """Yields the bounds of groups of consecutive texts."""
-    first, n = 0, len(offsets) - 1
-    while first < n:
-        stop = int(np.searchsorted(offsets, offsets[first] + GROUP_BYTES, side="right")) - 1
-        stop = min(max(stop, first + 1), n)
-        yield first, stop
-        first = stop

@@ -3,11 +3,9 @@
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from corpusmill.errors import DataError
 from corpusmill.rules.c4 import LineRules
@@ -34,21 +32,14 @@ from corpusmill.rules.compiled.line_rewriting import (
 )
 from corpusmill.rules.compiled.phrase_automaton import make_phrases
 from corpusmill.rules.compiled.sentence_count import count_sentences
+from corpusmill.rules.compiled.string_buffers import Longs, Strings, string_buffers, text_groups
 from corpusmill.rules.compiled.workspace import KEPT_SLOTS, LAST_EPOCH, Workspace, make_workspace
 from corpusmill.rules.english_tokens import EnglishTokenizer
 from corpusmill.rules.punctuation import TERMINAL_PUNCTUATION
 
-if TYPE_CHECKING:
-    Strings: TypeAlias = pa.Array[Any]
-else:  # generic only in the stubs
-    Strings: TypeAlias = pa.Array
-
-GROUP_BYTES = 4_000_000
-"""Texts are measured in groups of about so many bytes, which bounds memory; a longer text is a group of its own."""
 MAX_TEXT_BYTES = 1 << 30
 """Longer texts go to the Python definitions."""
 
-Longs = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float64]
@@ -123,9 +114,11 @@ class CompiledRules:
         Raises:
             DataError: The texts are not valid UTF-8 or have nulls.
         """
-        data, offsets = _buffers(texts)
+        if texts.null_count:
+            raise DataError(f"texts: {texts.null_count} of {len(texts)} are null; expected strings")
+        data, offsets = string_buffers(texts)
         wanted = np.ones(len(texts), dtype=np.uint8) if english is None else np.array(english, dtype=np.uint8)
-        for first, stop in _groups(offsets):
+        for first, stop in text_groups(offsets):
             begin, end = int(offsets[first]), int(offsets[stop])
             group = data[begin:end]
             bounds = offsets[first : stop + 1] - begin
@@ -270,32 +263,6 @@ class CompiledRules:
 
 def _nulls(n: int, names: tuple[str, ...]) -> Values:
     return np.full((n, len(names)), np.nan)
-
-
-def _buffers(texts: Strings) -> tuple[Bytes, Longs]:
-    """Returns the UTF-8 bytes of an array of strings and the offsets of its elements in them, (n + 1,)."""
-    if texts.null_count:
-        raise DataError(f"texts: {texts.null_count} of {len(texts)} are null; expected strings")
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"texts are not valid UTF-8 strings: {error}; decode them before they enter a table") from error
-    width: Any = np.int64 if pa.types.is_large_string(texts.type) else np.int32
-    _, offsets, data = texts.buffers()
-    if offsets is None or data is None or not len(texts):
-        return np.zeros(0, dtype=np.uint8), np.zeros(len(texts) + 1, dtype=np.int64)
-    places = np.frombuffer(memoryview(offsets), dtype=width)[texts.offset : texts.offset + len(texts) + 1]
-    return np.frombuffer(memoryview(data), dtype=np.uint8), places.astype(np.int64)
-
-
-def _groups(offsets: Longs) -> Iterator[tuple[int, int]]:
-    """Yields the bounds of groups of consecutive texts."""
-    first, n = 0, len(offsets) - 1
-    while first < n:
-        stop = int(np.searchsorted(offsets, offsets[first] + GROUP_BYTES, side="right")) - 1
-        stop = min(max(stop, first + 1), n)
-        yield first, stop
-        first = stop
 
 
 def _line_settings(lines: LineRules) -> LineSettings:
