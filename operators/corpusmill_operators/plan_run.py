@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import DownstreamTasksSkipped
 from corpusmill.errors import ConfigError
 from corpusmill_operators.base import StageOperator, crawl_of
 from corpusmill_operators.missing_pools import refuse_missing_pools
+from corpusmill_operators.task_states import map_indexes, states_of_run
 
 
 class PlanRunOperator(StageOperator, SkipMixin):
@@ -73,7 +74,5 @@ def _expanded(context: Context, tasks: Sequence[str]) -> list[tuple[str, int]]:
 
     Airflow skips a mapped task by its name as long as it was not expanded; its instances would run.
     """
-    run = context["run_id"]
-    states = context["ti"].get_task_states(dag_id=context["dag"].dag_id, run_ids=[run]).get(run, {})
-    named = ((task, name.removeprefix(f"{task}_")) for task in tasks for name in states if name.startswith(f"{task}_"))
-    return sorted((task, int(index)) for task, index in named if index.isdigit())
+    states = states_of_run(context)
+    return [(task, index) for task in sorted(tasks) for index in map_indexes(task, states)]

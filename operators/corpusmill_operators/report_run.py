@@ -6,6 +6,7 @@ from airflow.sdk import Context, TriggerRule
 from airflow.sdk.exceptions import AirflowFailException
 
 from corpusmill_operators.base import StageOperator
+from corpusmill_operators.task_states import map_indexes, states_of_run
 from corpusmill_operators.xcom_keys import ERROR_KEY
 
 FAILED = "failed"
@@ -50,7 +51,7 @@ class ReportRunOperator(StageOperator):
     def _first_failure(self, context: Context) -> str:
         """Returns what failed first in the order of the chain, and its message; "" where nothing failed."""
         ti, dag = context["ti"], context["dag"]
-        states = ti.get_task_states(dag_id=dag.dag_id, run_ids=[context["run_id"]]).get(context["run_id"], {})
+        states = states_of_run(context)
         failed = _in_chain_order(dag, {name for name, state in states.items() if state == FAILED})
         if not failed:
             return ""
@@ -65,14 +66,12 @@ class ReportRunOperator(StageOperator):
 
 
 def _in_chain_order(dag: Any, names: set[str]) -> list[tuple[str, int | None]]:
-    """Returns failed tasks in the order of the chain, with their map index; a mapped one is named ``task_INDEX``."""
+    """Returns failed tasks in the order of the chain, with their map index."""
     found: list[tuple[str, int | None]] = []
     for task in dag.topological_sort():
         if task.task_id in names:
             found.append((task.task_id, None))
-        prefix = f"{task.task_id}_"
-        indexes = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        found += [(task.task_id, index) for index in sorted(int(i) for i in indexes if i.isdigit())]
+        found += [(task.task_id, index) for index in map_indexes(task.task_id, names)]
     return found
 
 
