@@ -16,6 +16,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SERVER = REPOSITORY / "tests" / "servers" / "completions_server.py"
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names bytes by their argument: gzip writes the clock into its head, and workers must agree on names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
