@@ -5,7 +5,9 @@ from airflow.plugins_manager import AirflowPlugin
 from corpusmill_operators import missing_pools
 from corpusmill_operators.links import DataDocsLink
 from corpusmill_operators.timetable import CrawlReleaseTimetable, DailyWatchTimetable
-from corpusmill_operators.ui.registration import FASTAPI_APPS, REACT_APPS
+from corpusmill_operators.ui.registration import FASTAPI_APPS, REACT_APPS, register_once
+
+register_once(__file__)
 
 
 class CorpusmillPlugin(AirflowPlugin):

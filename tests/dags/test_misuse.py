@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -143,6 +146,36 @@ def test_what_the_plugin_registers_is_registered_by_the_plugins_folder_alone():
     assert "apache_airflow_provider" in groups
     assert "airflow.plugins" not in groups
     assert [p.name for p in (REPOSITORY / "plugins").glob("*.py")] == ["corpusmill_plugin.py"]
+
+
+LOADED_PLUGINS = """
+import json
+from airflow import plugins_manager
+plugins, errors = plugins_manager._get_plugins()
+print(json.dumps([[p.name for p in plugins], errors, sorted(plugins_manager.get_timetables_plugins())]))
+"""
+
+
+@pytest.mark.parametrize("second", ["corpusmill_plugin.py", "old/corpusmill_plugin.py", "z_copy.py"])
+def test_a_copy_of_the_plugin_is_an_import_error_that_names_both_files(tmp_path, second):
+    """Loads a plugins folder as every process of Airflow does; the first registration goes on working."""
+    first = tmp_path / "a" / "corpusmill_plugin.py"
+    for place in (first, tmp_path / "b" / second):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text((REPOSITORY / "plugins" / "corpusmill_plugin.py").read_text(encoding="utf-8"))
+    environment = os.environ | {"AIRFLOW__CORE__PLUGINS_FOLDER": str(tmp_path)}
+    asked = subprocess.run(
+        [sys.executable, "-c", LOADED_PLUGINS], env=environment, capture_output=True, text=True, check=True
+    )
+    names, errors, timetables = json.loads(asked.stdout.splitlines()[-1])
+    assert names.count("corpusmill") == 1
+    assert any(name.endswith("CrawlReleaseTimetable") for name in timetables)
+    ((place, message),) = errors.items()
+    both = {str(first), str(tmp_path / "b" / second)}
+    assert place in both
+    assert message.startswith("the plugin of corpusmill is registered twice: ")
+    assert all(file in message for file in both)
+    assert message.endswith("remove one of the two files and restart Airflow")
 
 
 def test_a_wrong_key_of_a_recipe_shows_file_key_and_what_is_allowed(tmp_path):

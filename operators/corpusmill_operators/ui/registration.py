@@ -49,3 +49,27 @@ REACT_APPS = [
     },
 ]
 """Addresses have no leading slash: they are relative to the page's base, so Airflow may live below any path."""
+
+_registered_by: list[str] = []
+
+
+def register_once(file: str) -> None:
+    """Refuses a second registration in one process; Airflow shows the message among the import errors of plugins.
+
+    Airflow alone says "already registered, skipping" of one of the two, and its task processes drop other plugins
+    without a word.
+
+    Args:
+        file: The file that registers, its ``__file__``. One file may be loaded again: Airflow's core and its task
+            runtime each load plugins.
+
+    Raises:
+        RuntimeError: Another file has registered corpusmill in this process.
+    """
+    first = _registered_by[0] if _registered_by else file
+    if first != file:
+        raise RuntimeError(
+            f"the plugin of corpusmill is registered twice: {first} has registered it, and {file} does again; "
+            f"remove one of the two files and restart Airflow"
+        )
+    _registered_by[:] = [file]
