@@ -1,15 +1,20 @@
 """Which copy stays: one answer from exact copies and near duplicates, with the survivor of every removed document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.dedup.clusters import connected_components
+from corpusmill.dedup.clusters import Edges, Ids, connected_components
+from corpusmill.dedup.minhash import Strings
 from corpusmill.dedup.near import CrawlDocuments, Match
 from corpusmill.schema import DUPLICATES, STRING, required
+
+FindRoots: TypeAlias = Callable[[Strings, Edges], Ids]
+"""Returns the lowest number of each document's component, from the documents' sorted ids and edges of their numbers."""
 
 NEAR_ROWS = pa.schema(
     [
@@ -24,7 +29,17 @@ NEAR_ROWS = pa.schema(
 """A near duplicate that is removed: what it matched, how alike they are, and the document that stands for both."""
 
 
-def near_rows(crawls: Sequence[CrawlDocuments], found: Mapping[int, Match], exact: pa.Table) -> pa.Table:
+def embedded_roots(doc_ids: Strings, edges: Edges) -> Ids:
+    """Returns the lowest number of each document's component, (documents,), by union-find in this process."""
+    return connected_components(len(doc_ids), [edges])
+
+
+def near_rows(
+    crawls: Sequence[CrawlDocuments],
+    found: Mapping[int, Match],
+    exact: pa.Table,
+    find_roots: FindRoots = embedded_roots,
+) -> pa.Table:
     """Returns the removed near duplicates of the last crawl as `NEAR_ROWS`, in order of their ids.
 
     A document that matches one of its own crawl has the survivor of that one: the root of their tree where that stays,
@@ -34,10 +49,11 @@ def near_rows(crawls: Sequence[CrawlDocuments], found: Mapping[int, Match], exac
         crawls: As given to `NearDuplicates`.
         found: Its matches.
         exact: The crawl's exact duplicates, rows of `schema.DUPLICATES`.
+        find_roots: Finds the clusters inside the crawl.
     """
     own = len(crawls) - 1
     inside = [(number, m.target[1]) for number, m in found.items() if m.target[0] == own]
-    roots = connected_components(len(crawls[own].index), [np.array(inside, dtype=np.int64).reshape(-1, 2)])
+    roots = find_roots(crawls[own].index.doc_ids, np.array(inside, dtype=np.int64).reshape(-1, 2))
     gone = exact.filter(pc.invert(exact["kept"])).select(["doc_id", "cluster", "cluster_crawl"]).to_pylist()
     survivors = {row["doc_id"]: (row["cluster"], row["cluster_crawl"]) for row in gone}
 
