@@ -1,9 +1,13 @@
-"""What a run tells others while it works: counts as lines of StatsD on a real socket, lineage as OpenLineage events."""
+"""What a run tells others while it works: counts over StatsD and OpenTelemetry on real sockets, OpenLineage events."""
 
 import contextlib
+import http.server
 import importlib.util
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -142,3 +146,57 @@ def test_what_was_there_already_and_what_counts_no_documents_sends_nothing(airfl
     assert statsd() == []
     assert recipe_of("file:///w/_runs/demo/CC-MAIN-2024-10/epoch-00001/plan.json", "dag") == "demo"
     assert recipe_of(None, "dag") == "dag"
+
+
+class OpenTelemetryCollector(http.server.BaseHTTPRequestHandler):
+    """Keeps the bodies that are posted to it."""
+
+    bodies: list[bytes]
+
+    def do_POST(self):  # the name is http.server's
+        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+TASK = """
+from airflow.sdk.observability import stats
+from airflow.sdk.observability.metrics import stats_utils
+stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)  # as a task's process does
+
+from corpusmill_operators.stage_metrics import send_metrics
+report = {"stage": "clean", "documents_in": 5, "documents_kept": 3, "removed": {"a": 1, "b": 1}, "seconds": 2.5}
+send_metrics(report, "demo")
+"""
+
+
+def test_the_counts_of_a_stage_reach_an_opentelemetry_collector(airflow_db):
+    service = pytest.importorskip("opentelemetry.proto.collector.metrics.v1.metrics_service_pb2")
+    collector = type("Collector", (OpenTelemetryCollector,), {"bodies": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {"OTEL_ON": "True", "OTEL_HOST": "127.0.0.1", "OTEL_PORT": str(server.server_port)}
+        environment = os.environ | {f"AIRFLOW__METRICS__{name}": value for name, value in settings.items()}
+        subprocess.run([sys.executable, "-c", TASK], env=environment, check=True)
+        server.shutdown()
+    points = {}
+    for body in collector.bodies:
+        sent = service.ExportMetricsServiceRequest.FromString(body)
+        for metric in (m for r in sent.resource_metrics for s in r.scope_metrics for m in s.metrics):
+            kind = metric.WhichOneof("data")
+            for point in getattr(metric, kind).data_points:
+                tags = {a.key: a.value.string_value for a in point.attributes}
+                points[metric.name, tags.get("recipe")] = (
+                    point.sum if "histogram" in kind else point.as_double or point.as_int
+                )
+    assert {name.removeprefix("airflow.corpusmill.clean."): value for (name, _), value in points.items()} == {
+        "documents_in": 5,
+        "documents_kept": 3,
+        "documents_removed": 2,
+        "documents_quarantined": 0,
+        "seconds": pytest.approx(2500),
+    }
+    assert {recipe for _, recipe in points} == {"demo"}
