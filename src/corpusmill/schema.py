@@ -170,6 +170,36 @@ DUPLICATES = TableSpec(
     low_cardinality=("crawl", "warc_file", "kind", "duplicate_of_crawl", "cluster_crawl"),
 )
 
+# What a crawl's repeated lines cost each document that has some; offsets are characters of the cleaned text.
+REMOVED_UNIT = pa.struct(
+    [
+        pa.field("unit", pa.int64()),
+        pa.field("start", pa.int64()),
+        pa.field("end", pa.int64()),
+        pa.field("duplicate_of", STRING),
+        pa.field("duplicate_of_unit", pa.int64()),
+    ]
+)
+DUPLICATE_LINES = TableSpec(
+    "duplicate_lines",
+    pa.schema(
+        [
+            required("crawl", STRING),
+            required("doc_id", STRING),
+            required("warc_file", STRING),
+            required("kept", pa.bool_()),
+            required("reason", STRING),
+            required("unit", STRING),
+            required("n_units", pa.int64()),
+            required("n_units_removed", pa.int64()),
+            required("n_chars", pa.int64()),
+            required("n_chars_removed", pa.int64()),
+            required("removed", pa.large_list(REMOVED_UNIT)),
+        ]
+    ),
+    low_cardinality=("crawl", "warc_file", "reason", "unit"),
+)
+
 # What a refiner's output depends on; null in rows of versions that did not store it.
 OUTPUT_IDENTITY = (pa.field("output_key", STRING), pa.field("text_digest", STRING))
 
@@ -453,6 +483,7 @@ RECIPE_TABLES = (
     DOCUMENTS,
     MINHASH,
     DUPLICATES,
+    DUPLICATE_LINES,
     DOCUMENT_REFINEMENTS,
     CHUNK_REFINEMENTS,
     SEQUENCES,

@@ -11,6 +11,7 @@ TABLES: dict[str, str] = {
     "<recipe>.documents": "Every page after the rules, kept or not, with every measure; text of kept ones only.",
     "<recipe>.minhash": "The deduplication index of a crawl: the band keys of its kept documents, sorted.",
     "<recipe>.duplicates": "Kept documents that have an exact copy or a near duplicate, and which one stays.",
+    "<recipe>.duplicate_lines": "Documents that lost lines or paragraphs which the crawl has elsewhere, and where.",
     "<recipe>.document_refinements": "What the document refiner decided on each document that was left.",
     "<recipe>.chunk_refinements": "Programs as emitted, operations as executed, and the refined text.",
     "<recipe>.sequences": "Packed token sequences with the documents they come from, where these are what is scored.",
