@@ -5,7 +5,6 @@ that is checked whole before reading begins is what keeps error pages and cut fi
 """
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from corpusmill.errors import ConfigError, PermanentDataError
 from corpusmill.ingest.backoff import FetchPolicy, MissingFileError
+from corpusmill.ingest.download_folder import download_folder
 from corpusmill.ingest.http_download import download_http
 from corpusmill.ingest.s3_download import download_s3, list_s3_folders
 
@@ -53,9 +53,8 @@ def open_file(
         with _open_local(folder / path, f"{path!r} under source={base!r}") as file:
             yield file
         return
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="download-", dir=scratch) as place:
-        target = Path(place) / Path(path).name
+    with download_folder(scratch) as place:
+        target = place / Path(path).name
         if base.startswith("s3://"):
             download_s3(base, path, target, policy=policy, sleep=sleep, jitter=jitter)
         else:
