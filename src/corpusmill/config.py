@@ -6,8 +6,8 @@ This module imports pydantic only, so that DAG files can import settings at pars
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -46,13 +46,37 @@ class StageConfig(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(describe_validation_error(cls.__name__, error)) from error
+            raise ConfigError(describe_validation_error(cls, error)) from error
 
 
-def describe_validation_error(name: str, error: ValidationError) -> str:
-    """Returns one line per wrong field: its place, its value, and what was expected."""
-    lines = [f"{name} is not valid:"]
+def describe_validation_error(settings: type[BaseModel], error: ValidationError) -> str:
+    """Returns one line per wrong field: its place, its value, and what was expected; for an unknown key, the known."""
+    lines = [f"{settings.__name__} is not valid:"]
     for item in error.errors(include_url=False):
         place = ".".join(str(part) for part in item["loc"]) or "(whole)"
-        lines.append(f"  {place}={item.get('input')!r}: {item['msg']}")
+        known = known_keys(settings, item["loc"][:-1]) if item["type"] == "extra_forbidden" else []
+        hint = f"; keys here: {', '.join(known)}" if known else ""
+        lines.append(f"  {place}={item.get('input')!r}: {item['msg']}{hint}")
     return "\n".join(lines)
+
+
+def known_keys(settings: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Returns the keys that a place of some settings takes, none where it holds no settings of one kind.
+
+    Args:
+        settings: The class at the top.
+        place: Keys from the top down.
+    """
+    for part in place:
+        field = settings.model_fields.get(str(part))
+        inside = [] if field is None else _settings_in(field.annotation)
+        if len(inside) != 1:
+            return []
+        settings = inside[0]
+    return list(settings.model_fields)
+
+
+def _settings_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [found for part in get_args(annotation) for found in _settings_in(part)]

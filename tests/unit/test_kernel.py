@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from corpusmill import errors
 from corpusmill.batches import replace_surrogates, rows_to_table, slices
@@ -105,3 +106,17 @@ def test_every_table_names_only_columns_that_it_has(spec):
     assert set(spec.partition) <= names
     assert set(spec.sort) <= names
     assert all(not spec.schema.field(c).nullable for c in spec.partition)
+
+
+class Nested(StageConfig):
+    """Settings that hold others."""
+
+    example: Example | None = None
+    many: dict[str, int] = Field(default_factory=dict)
+
+
+def test_an_unknown_key_is_told_with_the_keys_that_its_place_takes():
+    with pytest.raises(errors.ConfigError, match=r"exemple=1: .*not permitted; keys here: example, many$"):
+        Nested.load({"exemple": 1})
+    with pytest.raises(errors.ConfigError, match=r"example\.colour='red': .*not permitted; keys here: size$"):
+        Nested.load({"example": {"colour": "red"}})

@@ -14,6 +14,9 @@ from corpusmill.runner.show import stored_report
 
 log = logging.getLogger(__name__)
 
+NOTHING = "nothing to do"
+"""What is said of a stage that found its result there, or whose run is published already."""
+
 
 def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str], None]) -> dict[str, Any]:
     """Takes a crawl from its files to the published corpus; an empty home is initialised first.
@@ -71,7 +74,8 @@ def _stages(uri: str, shards: list[str], log: Callable[[str], None], *, packs_se
     mapped("assemble")
     _say(log, "assemble", chain.commit(uri, "assemble"))
     outcome = chain.validate(uri)
-    log(f"validate: {outcome.get('n_checks', 0)} checks, {len(outcome['warnings'])} warnings")
+    checked = f"{outcome['n_checks']} checks, {len(outcome['warnings'])} warnings" if "n_checks" in outcome else NOTHING
+    log(f"validate: {checked}")
     for warning in outcome["warnings"]:
         log(f"  warning: {warning}")
     published = chain.publish(uri)
@@ -81,6 +85,6 @@ def _stages(uri: str, shards: list[str], log: Callable[[str], None], *, packs_se
 
 def _say(log: Callable[[str], None], stage: str, report: dict[str, Any], unit: str = "documents") -> None:
     if report.get("skipped"):
-        log(f"{stage}: nothing to do")
+        log(f"{stage}: {NOTHING}")
         return
     log(f"{stage}: {report['documents_in']} {unit} in, {report['documents_kept']} kept, {report['seconds']:.1f} s")
