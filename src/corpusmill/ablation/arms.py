@@ -1,7 +1,8 @@
 """The arms of an ablation: every corpus that is compared, by configuration, and the runs that train on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from corpusmill.ablation.config import AblationRecipe, StudentConfig, share_text
@@ -11,9 +12,13 @@ from corpusmill.pruning.config import SelectionConfig
 
 MAX_RUNS = 1024
 """Mapped tasks that Airflow makes of one list by default (``core.max_map_length``)."""
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised when code changes what a run measures: then nothing stored is taken."""
 NO_PRUNING = "no pruning"
+METRICS = {"memorization": "memorization", "top_k_hit_rate": "top_k", "excess_nll": "excess"}
+"""What a score needs beyond the sums that every scoring gives."""
+SCORED_WITH = frozenset({"checkpoint", "context", "dtype", "mem_tokens", "baseline", "top_k"})
+"""Settings of a reference that its training does not depend on."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Arm:
         column: Score of ``score``.
         reference: Name of its reference model.
         steps: Stages of ``stages``, each with its settings.
+        by: Strata of ``score`` in each of which the share holds.
+        weight: What the share of ``score`` is a share of.
     """
 
     label: str
@@ -37,12 +44,15 @@ class Arm:
     column: str = ""
     reference: str = ""
     steps: tuple[tuple[str, dict[str, Any]], ...] = ()
+    by: tuple[str, ...] = ()
+    weight: str = "rows"
 
     def selection(self, seed: int) -> SelectionConfig:
         """Returns the selection of a ``random`` or ``score`` arm; the seed draws random arms, scores are drawn once."""
         if self.kind == "random":
             return SelectionConfig(column="random", fraction=self.fraction, which="bottom", seed=seed)
-        return SelectionConfig.load({"column": self.column, "fraction": self.fraction, "which": self.which})
+        order = {"column": self.column, "fraction": self.fraction, "which": self.which}
+        return SelectionConfig.load({**order, "by": self.by, "weight": self.weight})
 
 
 @dataclass(frozen=True)
@@ -85,12 +95,12 @@ def arms_of(recipe: AblationRecipe) -> list[Arm]:
 
 def _score_arms(recipe: AblationRecipe) -> Iterator[Arm]:
     for grid in recipe.scores:
-        for reference in grid.references:
-            for column in grid.columns:
-                for fraction in grid.fractions:
-                    for which in grid.which:
-                        label = f"{column} {which} {share_text(fraction)} by {reference}"
-                        yield Arm(label, "score", fraction, which, column, reference)
+        axes = (grid.references, grid.columns, grid.strata, grid.weights, grid.fractions, grid.which)
+        for reference, column, by, weight, fraction, which in product(*axes):
+            share = share_text(fraction) + ("" if weight == "rows" else f" of {weight.removeprefix('n_')}")
+            within = f" within {' and '.join(by)}" if by else ""
+            label = f"{column} {which} {share}{within} by {reference}"
+            yield Arm(label, "score", fraction, which, column, reference, by=by, weight=weight)
 
 
 def runs_of(recipe: AblationRecipe) -> list[Run]:
@@ -124,6 +134,11 @@ def columns_of(recipe: AblationRecipe, reference: str) -> list[str]:
     return sorted({c for grid in recipe.scores if reference in grid.references for c in grid.columns})
 
 
+def further_metrics(columns: Sequence[str]) -> list[str]:
+    """Returns what the scores need beyond the sums that every scoring gives: values of `METRICS`."""
+    return sorted({METRICS[column] for column in columns if column in METRICS})
+
+
 def used_references(recipe: AblationRecipe) -> list[str]:
     """Returns the references that an arm needs; one that no arm names is not trained."""
     return [name for name in recipe.references if columns_of(recipe, name)]
@@ -131,7 +146,7 @@ def used_references(recipe: AblationRecipe) -> list[str]:
 
 def reference_key(recipe: AblationRecipe, pool_key: str, name: str) -> str:
     """Returns what identifies a trained reference; ``checkpoint`` is apart, it reads another folder of it."""
-    config = recipe.references[name].model_dump(mode="json", exclude={"checkpoint", "context", "dtype", "mem_tokens"})
+    config = recipe.references[name].model_dump(mode="json", exclude=set(SCORED_WITH))
     return fingerprint([pool_key, config, "reference"])
 
 
@@ -144,9 +159,11 @@ def checkpoints_of(recipe: AblationRecipe, name: str) -> list[int]:
 
 def score_key(recipe: AblationRecipe, pool_key: str, name: str) -> str:
     """Returns what identifies the scores of the pool by a reference."""
-    config = recipe.references[name].model_dump(mode="json")
-    needs_memorization = "memorization" in columns_of(recipe, name)
-    return fingerprint([pool_key, config, needs_memorization, "scores"])
+    reference = recipe.references[name]
+    needs = further_metrics(columns_of(recipe, name))
+    baseline = recipe.references[reference.baseline] if reference.baseline and "excess" in needs else None
+    models = [each and each.model_dump(mode="json", exclude={"baseline"}) for each in (reference, baseline)]
+    return fingerprint([pool_key, models, needs, "scores"])
 
 
 def run_key(recipe: AblationRecipe, pool_key: str, run: Run, measures: Any) -> str:

@@ -11,14 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from corpusmill.config import StageConfig
-from corpusmill.errors import ConfigError
 from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
-from corpusmill.pruning.config import SelectionConfig, Which
+from corpusmill.pruning.config import SelectionConfig, Weight, Which
+from corpusmill.reference_model_recipe import ShapeConfig
 from corpusmill.rules.config import RulesConfig
+from corpusmill.settings_file import read_recipe
 
 BUNDLED_TEXTS = "bundled:texts"
 """Stands for the English texts that were written for the demo crawls."""
@@ -30,8 +30,12 @@ STAGES: dict[str, type[StageConfig]] = {
     "refine_chunks": ChunkRefinementConfig,
 }
 """Stages that a refinement arm may be made of, with their settings."""
-Column = Literal["perplexity", "bits_per_byte", "el2n", "memorization", "teacher_forced_accuracy"]
+Column = Literal[
+    "perplexity", "bits_per_byte", "el2n", "memorization", "teacher_forced_accuracy", "top_k_hit_rate", "excess_nll"
+]
 """Scores that arms select by."""
+Stratum = Literal["language", "domain"]
+"""What a pool can be divided by: the documents' language, the registered domain of their URLs."""
 
 
 def _valid_name(name: str) -> str:
@@ -127,6 +131,13 @@ class ReferenceConfig(StageConfig):
     """One model for each seed; their scores (not their probabilities) are averaged, section 4.5."""
     n_vocab: Annotated[int, Field(ge=300)] = 2048
     """Ids of its own tokenizer."""
+    tokenizer: Literal["own", "pool"] = "own"
+    """``own``: a BPE trained on its corpus; ``pool``: the one of the students, so that references that are trained on
+    different corpora have one tokenizer, as ``excess_nll`` needs."""
+    baseline: str | None = None
+    """Another reference: ``excess_nll`` is this one's NLL less that one's, as in clean text's less the crawl's."""
+    top_k: Annotated[int, Field(ge=1)] = 10
+    """k of ``top_k_hit_rate``."""
     context: Annotated[int, Field(ge=2)] | None = None
     """Tokens of a scoring window; None: the model's positions."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -146,7 +157,7 @@ class ReferenceConfig(StageConfig):
 
 
 class ScoreArmsConfig(StageConfig):
-    """Arms that keep a part of the pool by a score: references x columns x parts x fractions."""
+    """Arms that keep a part of the pool by a score: references x columns x strata x weights x fractions x parts."""
 
     references: tuple[str, ...]
     """Names in ``references``."""
@@ -156,6 +167,12 @@ class ScoreArmsConfig(StageConfig):
     """Parts of the order."""
     fractions: tuple[Share, ...] = ("1/2",)
     """Shares to keep, exact."""
+    strata: tuple[tuple[Stratum, ...], ...] = ((),)
+    """Within what the share holds: ``[]`` is the whole pool, ``[language]`` each language, ``[language, domain]`` each
+    pair. A passage has the values of the document that most of its bytes are from."""
+    weights: tuple[Weight, ...] = ("rows",)
+    """What the share is a share of: ``rows`` (documents or passages, as ``pool.unit`` says), ``n_tokens`` (of the
+    reference's tokenizer), ``n_scored`` or ``n_bytes``."""
 
 
 class StudentConfig(StageConfig):
@@ -164,8 +181,8 @@ class StudentConfig(StageConfig):
     kind: Literal["trigram", "gpt"] = "trigram"
     """``trigram``: interpolated Witten-Bell counts, the same on every machine, in seconds; ``gpt``: a decoder trained
     for the same number of steps on every arm."""
-    preset: str = "tiny"
-    """Size of a ``gpt`` from scratch, one of `corpusmill.modeling.decoder_shapes.PRESETS`."""
+    preset: str | ShapeConfig = "tiny"
+    """Size of a ``gpt`` from scratch, one of `corpusmill.modeling.decoder_shapes.PRESETS`, or a shape in full."""
     base: str | None = None
     """Continue from this model (named as a reference's ``model``) with its own tokenizer; None: from scratch."""
     steps: Annotated[int, Field(ge=1)] = 1000
@@ -271,6 +288,13 @@ class AblationRecipe(StageConfig):
         for arms in self.scores:
             if unknown := sorted(set(arms.references) - set(self.references)):
                 raise ValueError(f"scores name references {unknown}; known: {sorted(self.references)}")
+            alone = [name for name in arms.references if self.references[name].baseline is None]
+            if "excess_nll" in arms.columns and alone:
+                raise ValueError(
+                    f"excess_nll by references {alone}: they name no baseline; give each another reference"
+                )
+        for name, reference in self.references.items():
+            _check_baseline(name, reference, self.references)
         for name, steps in self.corpora.items():
             _check_steps(name, steps)
         if not (self.baseline or self.random or self.scores or self.corpora):
@@ -278,6 +302,20 @@ class AblationRecipe(StageConfig):
         if not self.students:
             raise ValueError("there is no student; give at least one")
         return self
+
+
+def _check_baseline(name: str, reference: ReferenceConfig, known: Mapping[str, ReferenceConfig]) -> None:
+    if reference.baseline is None:
+        return
+    if reference.baseline == name or reference.baseline not in known:
+        others = sorted(set(known) - {name})
+        raise ValueError(f"references.{name}.baseline={reference.baseline!r}: expected another reference of {others}")
+    n_models, n_baselines = len(reference.seeds), len(known[reference.baseline].seeds)
+    if n_baselines not in (1, n_models):
+        raise ValueError(
+            f"references.{name} has {n_models} seeds and its baseline {reference.baseline!r} {n_baselines}; expected "
+            "one, or one for each"
+        )
 
 
 def _check_steps(name: str, steps: tuple[Mapping[str, dict[str, Any]], ...]) -> None:
@@ -303,15 +341,7 @@ def load_ablation(path: Path) -> AblationRecipe:
     Raises:
         ConfigError: The file is absent, is not YAML, or holds wrong values.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"ablation recipe {str(path)!r} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"ablation recipe {str(path)!r} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"ablation recipe {str(path)!r} holds {type(values).__name__}, expected a mapping")
-    recipe = parse_ablation(values)
+    recipe = parse_ablation(read_recipe(path, "ablation recipe"))
     pool, measures = recipe.pool, recipe.measures
     tasks = {
         name: task.model_copy(

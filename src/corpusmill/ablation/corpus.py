@@ -18,9 +18,11 @@ from corpusmill.ablation.pool import read_part, read_units, units_of, write_tabl
 from corpusmill.ablation.scoring_pool import read_scores
 from corpusmill.errors import ModelError
 from corpusmill.modeling.flops import inference_flops
-from corpusmill.pruning.selection import column_values, select
+from corpusmill.pruning.selection import rows_of, select
 
 Progress = Callable[[str], None]
+STRATA = ("language", "domain")
+"""Columns of the units that an arm may select within."""
 BATCH_DOCUMENTS = 256
 """Documents that a stage sees at once."""
 
@@ -32,8 +34,8 @@ class Corpus:
     Attributes:
         texts: Its documents or passages.
         facts: ``n_units``, ``n_bytes``, ``kept_bytes`` (share of the pool's bytes), ``purity`` (share of the kept bytes
-            that are clean text, None where nobody knows), ``selecting_flops``, ``reference_flops``,
-            ``selecting_seconds`` (CPU seconds of stages), ``warnings``.
+            that are clean text, None where nobody knows), ``selecting_flops`` (None where nobody knows),
+            ``reference_flops``, ``selecting_seconds`` (CPU seconds of stages), ``warnings``.
         manifest: The selection, None for arms without one.
     """
 
@@ -72,12 +74,14 @@ def corpus_of(
     else:
         assert scores is not None, "an arm by score has a score file"
         table, costs = read_scores(scores), json.loads(scores.with_suffix(".json").read_text())
+        for name in STRATA:
+            table = table.append_column(name, pa.array([getattr(unit, name) for unit in units], pa.string()))
     selection = arm.selection(seed)
-    values = column_values(table, selection.column, selection.seed)
-    if np.isnan(values).all():
-        raise ModelError(f"none of {len(values)} units has a score {arm.column!r}; use larger passages")
-    manifest = select(values, table["doc_id"], selection)
-    keep = manifest.keep(values, table["doc_id"])
+    rows = rows_of(table, selection)
+    if np.isnan(rows.values).all():
+        raise ModelError(f"none of {len(units)} units has a score {arm.column!r}; use larger passages")
+    manifest = select(rows.values, rows.doc_ids, selection, rows.strata, rows.weights)
+    keep = manifest.keep(rows.values, rows.doc_ids, rows.strata)
     kept = [unit for unit, chosen in zip(units, keep, strict=True) if chosen]
     facts = _facts([unit.text for unit in kept], [unit.clean_bytes for unit in kept], total)
     facts |= {
@@ -115,14 +119,16 @@ def _by_stages(arm: Arm, config: PoolConfig, pool: Path, cache: Path, progress: 
     documents = read_part(pool, "pool")
     total = sum(_size(document.text) for document in documents)
     clean_lines = {d.doc_id: _clean_lines(d) for d in documents}
-    started, flops = time.process_time(), 0.0
+    started, parts = time.process_time(), []
     rows = {document.doc_id: document.text for document in documents}
     for stage, settings in arm.steps:
         rows, stage_flops = _through(stage, settings, rows, progress)
-        flops += stage_flops
+        parts.append(stage_flops)
     clean = [_clean_size(text, clean_lines[doc_id]) for doc_id, text in rows.items()]
     facts = _facts(list(rows.values()), clean, total)
-    facts |= {"selecting_flops": flops, "selecting_seconds": round(time.process_time() - started, 2)}
+    flops = [part for part in parts if part is not None]
+    known = sum(flops) if len(flops) == len(parts) else None
+    facts |= {"selecting_flops": known, "selecting_seconds": round(time.process_time() - started, 2)}
     texts = [unit.text for unit in units_of([Document(doc_id, text) for doc_id, text in rows.items()], config)]
     facts["n_units"] = len(texts)
     cache.parent.mkdir(parents=True, exist_ok=True)
@@ -147,8 +153,8 @@ def _clean_size(text: str, clean: frozenset[str] | None) -> int | None:
 
 def _through(
     stage: str, settings: Mapping[str, Any], rows: Mapping[str, str], progress: Progress
-) -> tuple[dict[str, str], float]:
-    """Returns the documents that a stage keeps, with the text it leaves, and its operations."""
+) -> tuple[dict[str, str], float | None]:
+    """Returns the documents that a stage keeps, with the text it leaves, and its operations, None where unknown."""
     from corpusmill.batches import slices
     from corpusmill.runner.alone import configured
     from corpusmill.runner.map_stage import checked, make_stage
@@ -165,16 +171,24 @@ def _through(
         kept.update(zip(ids, map(str, rewritten), strict=True))
         prompt_tokens += out.metrics.get("prompt_tokens", 0.0)
         progress(f"{stage}: {len(kept)} of {len(rows)} documents kept so far")
-    return kept, inference_flops(_refiner_parameters(config), prompt_tokens)
+    n_parameters = _refiner_parameters(config)
+    return kept, None if n_parameters is None else inference_flops(n_parameters, prompt_tokens)
 
 
-def _refiner_parameters(config: Any) -> int:
-    """Returns N of a stage's language model, 0 where it runs none (rules, labellers: their CPU seconds are stored)."""
-    if getattr(config, "backend", None) not in {"transformers", "vllm"}:
+def _refiner_parameters(config: Any) -> int | None:
+    """Returns N of a stage's language model: 0 where it runs none, None where nobody knows it.
+
+    Rules, labellers and program writers run no language model; their CPU seconds are stored. A server does not say how
+    large its model is: it counts where ``model`` is a folder with the model's ``config.json``.
+    """
+    backend = getattr(config, "backend", None)
+    if backend not in {"transformers", "vllm", "completions"}:
         return 0
     from corpusmill.ablation.scoring_pool import parameters_of
     from corpusmill.modeling.load import model_folder
 
+    if backend == "completions" and not (Path(config.model) / "config.json").is_file():
+        return None
     return parameters_of(model_folder(config.model, config.revision))
 
 

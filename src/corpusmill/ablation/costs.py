@@ -17,21 +17,22 @@ class Costs:
 
     Attributes:
         training: Of the student; 0 for a trigram.
-        selecting: Of scoring or refining the pool, once.
+        selecting: Of scoring or refining the pool, once; None where nobody knows (a served model of unknown size).
         reference: Of training the reference models, once for any number of pools.
     """
 
     training: float
-    selecting: float
+    selecting: float | None
     reference: float
 
-    def as_dict(self) -> dict[str, float]:
-        """Returns the fields and their sum."""
+    def as_dict(self) -> dict[str, float | None]:
+        """Returns the fields and their sum, which is unknown where a part is."""
+        known = self.selecting is not None
         return {
             "training_flops": self.training,
             "selecting_flops": self.selecting,
             "reference_flops": self.reference,
-            "total_flops": self.training + self.selecting + self.reference,
+            "total_flops": self.training + (self.selecting or 0.0) + self.reference if known else None,
         }
 
 
@@ -45,7 +46,7 @@ def break_even(
     step_tokens: float,
     baseline_steps: float,
     reached_at: float | None,
-    selecting: float,
+    selecting: float | None,
 ) -> dict[str, Any] | None:
     """Returns what selecting and training cost until the loss of training on all, against training on all.
 
@@ -54,14 +55,15 @@ def break_even(
         step_tokens: Tokens of an optimiser step.
         baseline_steps: Steps of the arm with all of the pool.
         reached_at: Step at which the arm reaches that arm's final loss; None: it never does.
-        selecting: Operations of scoring or refining.
+        selecting: Operations of scoring or refining; None where nobody knows.
 
     Returns:
+        None for a student without parameters and for unknown operations, else
         ``ratio`` of both totals (below 1 pruning pays; None where the loss is never reached), ``saved_tokens``,
         ``scoring_in_training_tokens`` (tokens of training that cost as much as selecting), and ``n_break_even``: the
         student's size from which on the saved tokens pay for selecting.
     """
-    if n_student <= 0:
+    if n_student <= 0 or selecting is None:
         return None
     tokens = affordable_tokens(n_student, selecting)
     if reached_at is None:

@@ -8,7 +8,7 @@ machines must share the folder.
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,10 @@ from corpusmill.ablation.arms import (
     score_key,
     used_references,
 )
-from corpusmill.ablation.config import BUNDLED_PAIRS, AblationRecipe, parse_ablation
+from corpusmill.ablation.config import BUNDLED_PAIRS, AblationRecipe, ReferenceConfig, parse_ablation
 from corpusmill.ablation.corpus import Corpus, corpus_of
 from corpusmill.ablation.costs import Costs
-from corpusmill.ablation.pool import read_part, write_pool
+from corpusmill.ablation.pool import read_part, unit_column, write_pool
 from corpusmill.ablation.sources import source_content
 from corpusmill.config import fingerprint
 from corpusmill.errors import ConfigError, PermanentDataError
@@ -38,7 +38,7 @@ from corpusmill.modeling.flops import training_flops
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
-POOL_VERSION = 1
+POOL_VERSION = 2
 """Raised when code changes what a pool holds."""
 
 
@@ -85,7 +85,10 @@ class Plan:
         return json.loads(path.read_text()) if path.exists() else None
 
     def _content_of(self, run: Run) -> dict[str, str]:
-        names = {f"student:{run.student}", f"arm:{run.arm.label}", f"reference:{run.arm.reference}"}
+        reference = self.recipe.references.get(run.arm.reference)
+        baseline = None if reference is None else reference.baseline
+        names = {f"student:{run.student}", f"arm:{run.arm.label}"}
+        names |= {f"reference:{name}" for name in (run.arm.reference, baseline)}
         return {name: digest for name, digest in self.content.items() if name in names}
 
 
@@ -104,6 +107,7 @@ def prepare(recipe: Mapping[str, Any], out: str, progress: Progress = log.info) 
     )
     plan = Plan(parsed, folder, key, _model_digests(parsed), _measure_digests(parsed))
     write_pool(parsed.pool, plan.pool)
+    _check_strata(parsed, plan.pool)
     path = folder / "plans" / f"{fingerprint([parsed.model_dump(mode='json'), key, plan.content])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_json(
@@ -153,9 +157,21 @@ def score(plan: str, reference: str, progress: Progress = log.info) -> dict[str,
         folders = train_references(config, checkpoints, loaded.pool, loaded.reference(reference), progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         columns = columns_of(loaded.recipe, reference)
-        cost = score_units(config, folders, loaded.pool, columns, path, progress)
+        baselines = _baselines(loaded, config, columns, progress)
+        cost = score_units(config, folders, loaded.pool, columns, path, progress, baselines)
     _write_json(record, cost)
     return {"reference": reference, **{k: v for k, v in cost.items() if isinstance(v, int | float)}}
+
+
+def _baselines(plan: Plan, config: ReferenceConfig, columns: Sequence[str], progress: Progress) -> list[Path]:
+    """Returns the models of the excess loss's second reference, trained if they must be; [] where it is unused."""
+    from corpusmill.ablation.scoring_pool import train_references
+
+    name = config.baseline
+    if name is None or "excess_nll" not in columns:
+        return []
+    checkpoints = checkpoints_of(plan.recipe, name)
+    return train_references(plan.recipe.references[name], checkpoints, plan.pool, plan.reference(name), progress)
 
 
 def list_runs(plan: str, progress: Progress = log.info) -> list[str]:
@@ -264,11 +280,21 @@ def _headline(result: Mapping[str, Any]) -> dict[str, float]:
     return figures
 
 
+def _check_strata(recipe: AblationRecipe, pool: Path) -> None:
+    """Refuses arms within a stratum that no unit has: they would be the arms without it, under another name."""
+    for name in sorted({name for grid in recipe.scores for by in grid.strata for name in by}):
+        if unit_column(pool, name).null_count == unit_column(pool, name).length():
+            raise ConfigError(
+                f"strata name {name!r}, but no document of the pool has one; take a table or files with the column "
+                f"{'url' if name == 'domain' else name!r}, or leave the stratum out"
+            )
+
+
 def _check_presets(recipe: AblationRecipe) -> None:
-    named = {f"references.{name}": r.preset for name, r in recipe.references.items() if r.model is None}
+    named: dict[str, Any] = {f"references.{name}": r.preset for name, r in recipe.references.items() if r.model is None}
     named |= {f"students.{n}": s.preset for n, s in recipe.students.items() if s.kind == "gpt" and s.base is None}
     for place, preset in named.items():
-        if preset not in PRESETS:
+        if isinstance(preset, str) and preset not in PRESETS:
             raise ConfigError(f"{place}.preset={preset!r} is unknown; expected one of {sorted(PRESETS)}")
 
 

@@ -6,7 +6,7 @@ the same two ends: boilerplate that any model predicts well, and strings that no
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corpusmill.ablation.config import NoiseConfig
 
@@ -41,11 +41,15 @@ class Document:
         doc_id: Id; pieces of one source share what stands before ``#``.
         text: Its text.
         kinds: What each line of the text is (`CLEAN`, `BOILERPLATE`, `JUNK`); None where nobody knows.
+        language: Its language as its source names it; None where it names none.
+        domain: Registered domain of its URL; None where it has none.
     """
 
     doc_id: str
     text: str
     kinds: tuple[str, ...] | None = None
+    language: str | None = None
+    domain: str | None = None
 
 
 def with_noise(documents: Iterable[Document], config: NoiseConfig) -> list[Document]:
@@ -69,7 +73,7 @@ def _mixed(document: Document, config: NoiseConfig) -> Document:
     for block in blocks:
         out.insert(dice.randrange(len(out) + 1), block)
     flat = [item for block in out for item in block]
-    return Document(document.doc_id, "\n".join(line for line, _ in flat), tuple(kind for _, kind in flat))
+    return replace(document, text="\n".join(line for line, _ in flat), kinds=tuple(kind for _, kind in flat))
 
 
 def _block(kind: str, lines: Sequence[str], dice: random.Random) -> list[str]:

@@ -8,8 +8,9 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +27,8 @@ DOCUMENTS = pa.schema(
         pa.field("doc_id", pa.string()),
         pa.field("text", pa.large_string()),
         pa.field("kinds", pa.list_(pa.string())),
+        pa.field("language", pa.string()),
+        pa.field("domain", pa.string()),
     ]
 )
 UNITS = pa.schema(
@@ -33,6 +36,8 @@ UNITS = pa.schema(
         required("unit_id", pa.string()),
         required("text", pa.large_string()),
         pa.field("clean_bytes", pa.int64()),
+        pa.field("language", pa.string()),
+        pa.field("domain", pa.string()),
     ]
 )
 PARTS = ("pool", "reference", "clean", "test_crawl", "test_clean")
@@ -47,11 +52,15 @@ class Unit:
         unit_id: Id; the hash of it breaks ties.
         text: Its text.
         clean_bytes: UTF-8 bytes of it that come from clean text; None where nobody knows.
+        language: Language of the document that most of it is from (the first of equals); None where that has none.
+        domain: The same for the registered domain.
     """
 
     unit_id: str
     text: str
     clean_bytes: int | None
+    language: str | None = None
+    domain: str | None = None
 
 
 def split_pool(config: PoolConfig) -> dict[str, list[Document]]:
@@ -102,11 +111,11 @@ def _cut(documents: Iterable[Document], size: int) -> list[Document]:
         n = 0
         for line in document.text.split("\n"):
             if n and n + len(line) > size:
-                out.append(Document(f"{document.doc_id}#{len(out)}", "\n".join(piece)))
+                out.append(replace(document, doc_id=f"{document.doc_id}#{len(out)}", text="\n".join(piece)))
                 piece, n = [], 0
             piece.append(line)
             n += len(line) + 1
-        out.append(Document(f"{document.doc_id}#{len(out)}", "\n".join(piece)))
+        out.append(replace(document, doc_id=f"{document.doc_id}#{len(out)}", text="\n".join(piece)))
     return [document for document in out if document.text.strip()]
 
 
@@ -117,32 +126,52 @@ def units_of(documents: Sequence[Document], config: PoolConfig) -> list[Unit]:
         PermanentDataError: The text does not fill one passage.
     """
     if config.unit == "document":
-        return [Unit(d.doc_id, d.text, clean_bytes(d.text, d.kinds)) for d in documents]
+        return [Unit(d.doc_id, d.text, clean_bytes(d.text, d.kinds), d.language, d.domain) for d in documents]
     units: list[Unit] = []
-    text: list[str] = []
-    size = clean = 0
-    for piece, kind in _pieces(documents, config.passage_bytes):
-        n = len(piece.encode("utf-8", "surrogatepass"))
-        text.append(piece)
-        size += n
-        clean += n if kind == CLEAN else 0
-        if size >= config.passage_bytes:
-            known = None if kind == "" else clean
-            units.append(Unit(f"passage-{len(units):09d}", "".join(text).strip(), known))
-            text, size, clean = [], 0, 0
+    passage = _Passage()
+    for document in documents:
+        for piece, kind in _pieces(document, config.passage_bytes):
+            passage.add(piece, kind, document)
+            if passage.size >= config.passage_bytes:
+                units.append(passage.as_unit(f"passage-{len(units):09d}"))
+                passage = _Passage()
     if not units:
         raise PermanentDataError(f"the pool holds less than passage_bytes={config.passage_bytes}; give more text")
     return units
 
 
-def _pieces(documents: Iterable[Document], longest: int) -> Iterator[tuple[str, str]]:
+class _Passage:
+    """A passage while it is filled, with the bytes that each document gives it."""
+
+    def __init__(self) -> None:
+        self.size = self.clean = 0
+        self.is_known = True
+        self._text: list[str] = []
+        self._sources: list[tuple[Document, int]] = []
+
+    def add(self, piece: str, kind: str, source: Document) -> None:
+        n = len(piece.encode("utf-8", "surrogatepass"))
+        self._text.append(piece)
+        self.size += n
+        self.clean += n if kind == CLEAN else 0
+        self.is_known = self.is_known and kind != ""
+        if not self._sources or self._sources[-1][0] is not source:
+            self._sources.append((source, 0))
+        self._sources[-1] = (source, self._sources[-1][1] + n)
+
+    def as_unit(self, unit_id: str) -> Unit:
+        main, _ = max(self._sources, key=lambda item: item[1])  # the first of equals
+        known = self.clean if self.is_known else None
+        return Unit(unit_id, "".join(self._text).strip(), known, main.language, main.domain)
+
+
+def _pieces(document: Document, longest: int) -> Iterator[tuple[str, str]]:
     """Yields words with the space behind them and their kind, "" where it is not known."""
-    for document in documents:
-        lines = document.text.split("\n")
-        for line, kind in zip(lines, document.kinds or [""] * len(lines), strict=True):
-            for word in re.findall(r"\s*\S+\s*|\s+", line + "\n"):
-                for start in range(0, len(word), longest):
-                    yield word[start : start + longest], kind
+    lines = document.text.split("\n")
+    for line, kind in zip(lines, document.kinds or [""] * len(lines), strict=True):
+        for word in re.findall(r"\s*\S+\s*|\s+", line + "\n"):
+            for start in range(0, len(word), longest):
+                yield word[start : start + longest], kind
 
 
 def clean_bytes(text: str, kinds: Sequence[str] | None) -> int | None:
@@ -160,13 +189,22 @@ def write_pool(config: PoolConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = split_pool(config)
     for name, documents in parts.items():
-        rows = [{"doc_id": d.doc_id, "text": d.text, "kinds": d.kinds} for d in documents]
+        rows = [vars(document) for document in documents]
         write_table(pa.Table.from_pylist(rows, DOCUMENTS), folder / f"{name}.parquet")
     units = units_of(parts["pool"], config)
     write_table(pa.Table.from_pylist([vars(unit) for unit in units], UNITS), folder / "units.parquet")
     tokenizer = train_tokenizer((d.text for d in parts["pool"]), config.n_vocab)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "done").touch()
+
+
+def pool_tokenizer(folder: Path) -> Any:
+    """Returns the `tokenizers.Tokenizer` of a prepared pool; special tokens that a text spells are text."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -179,9 +217,14 @@ def write_table(table: pa.Table, path: Path) -> None:
 def read_part(folder: Path, name: str) -> list[Document]:
     """Returns the documents of one part of a prepared pool."""
     rows = pq.read_table(folder / f"{name}.parquet").to_pylist()
-    return [Document(r["doc_id"], r["text"], None if r["kinds"] is None else tuple(r["kinds"])) for r in rows]
+    return [Document(**{**row, "kinds": None if row["kinds"] is None else tuple(row["kinds"])}) for row in rows]
 
 
 def read_units(folder: Path) -> list[Unit]:
     """Returns the units of a prepared pool."""
     return [Unit(**row) for row in pq.read_table(folder / "units.parquet").to_pylist()]
+
+
+def unit_column(folder: Path, name: str) -> Any:
+    """Returns one column of the units of a prepared pool, a chunked array."""
+    return pq.read_table(folder / "units.parquet", columns=[name])[name]

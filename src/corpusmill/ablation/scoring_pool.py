@@ -11,16 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpusmill.ablation.arms import further_metrics
 from corpusmill.ablation.config import ReferenceConfig
 from corpusmill.ablation.existing_models import model_place
-from corpusmill.ablation.pool import Unit, read_part, read_units, write_table
+from corpusmill.ablation.pool import Unit, pool_tokenizer, read_part, read_units, write_table
 from corpusmill.errors import ModelError
 from corpusmill.modeling.flops import inference_flops, model_from_config, n_without_embeddings, training_flops
 
 Progress = Callable[[str], None]
 BATCH_UNITS = 512
 """Units that are scored between two lines of progress."""
-SUMS = ("nll_sum", "el2n_sum", "n_scored", "n_bytes", "n_tokens", "hits", "memorization")
+SUMS = (
+    "nll_sum", "el2n_sum", "n_scored", "n_bytes", "n_tokens", "hits", "memorization", "top_k_hits", "excess_nll_sum"
+)  # fmt: skip
 """Columns of the stored scores; the derived ones are made of them."""
 
 
@@ -102,6 +105,7 @@ def _train(
         seed,
         validation=validation,
         n_vocab=config.n_vocab,
+        tokenizer=pool_tokenizer(pool) if config.tokenizer == "pool" else None,
         checkpoints=checkpoints,
         settings=TrainingSettings(
             steps=config.steps,
@@ -132,7 +136,13 @@ def parameters_of(folder: Path) -> int:
 
 
 def score_units(
-    config: ReferenceConfig, folders: Sequence[Path], pool: Path, columns: Sequence[str], path: Path, progress: Progress
+    config: ReferenceConfig,
+    folders: Sequence[Path],
+    pool: Path,
+    columns: Sequence[str],
+    path: Path,
+    progress: Progress,
+    baselines: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Scores every unit of the pool with every model of a reference, writes means and returns what it cost.
 
@@ -143,26 +153,38 @@ def score_units(
         columns: Scores that arms need; memorization is decoded only if it is among them.
         path: Parquet file to write: ``unit_id`` and the mean over the models of each sum (`SUMS`).
         progress: Receives a line for every few hundred units.
+        baselines: Models of ``excess_nll``'s second reference: one, or one for each model; () where no arm needs it.
 
     Returns:
         Units, tokens and FLOPs of scoring, and what training the models took.
     """
     units = read_units(pool)
-    tables = [_scored_by(config, folder, units, columns, progress) for folder in folders]
+    partners = [baselines[i % len(baselines)] if baselines else None for i in range(len(folders))]
+    tables = [
+        _scored_by(config, folder, partner, units, columns, progress)
+        for folder, partner in zip(folders, partners, strict=True)
+    ]
     means: dict[str, Any] = {"unit_id": pa.array([unit.unit_id for unit in units])}
     for name in SUMS:
         values = np.stack([table[name] for table in tables])
         means[name] = pa.array(values.mean(axis=0), pa.float64(), from_pandas=True)
     write_table(pa.table(means), path)
-    n_tokens = sum(float(np.nansum(table["n_tokens"])) for table in tables)
+    read = [float(np.nansum(table["n_tokens"])) for table in tables]
+    scoring = [
+        inference_flops(parameters_of(model), n_tokens)
+        for models, n_tokens in zip(zip(folders, partners, strict=True), read, strict=True)
+        for model in models
+        if model is not None
+    ]
     trained = [_training_record(folder) for folder in folders]
+    others = [_training_record(folder) for folder in baselines]
     return {
         "n_units": len(units),
         "n_models": len(folders),
         "n_parameters": parameters_of(folders[0]),
-        "n_tokens": n_tokens,
-        "scoring_flops": inference_flops(parameters_of(folders[0]), n_tokens),
-        "training_flops": sum(record.get("flops", 0.0) for record in trained),
+        "n_tokens": sum(read),
+        "scoring_flops": sum(scoring),
+        "training_flops": sum(record.get("flops", 0.0) for record in [*trained, *others]),
         "losses": [record["losses"] for record in trained if "losses" in record],
         "validation_nll": [record["validation_nll"] for record in trained if "validation_nll" in record],
     }
@@ -176,13 +198,21 @@ def _training_record(folder: Path) -> dict[str, Any]:
 
 
 def _scored_by(
-    config: ReferenceConfig, folder: Path, units: Sequence[Unit], columns: Sequence[str], progress: Progress
+    config: ReferenceConfig,
+    folder: Path,
+    baseline: Path | None,
+    units: Sequence[Unit],
+    columns: Sequence[str],
+    progress: Progress,
 ) -> dict[str, np.ndarray]:
     from corpusmill.pruning.config import ScoringConfig
     from corpusmill.pruning.scoring import ScoreStage
 
-    metrics = ["perplexity", "el2n", *(["memorization"] if "memorization" in columns else [])]
-    settings = {"model": str(folder.resolve()), "metrics": metrics, "context": config.context, "dtype": config.dtype}
+    further = [metric for metric in further_metrics(columns) if metric != "excess"]
+    settings: dict[str, Any] = {"model": str(folder.resolve()), "context": config.context, "dtype": config.dtype}
+    settings |= {"metrics": ["perplexity", "el2n", *further], "top_k": config.top_k}
+    if baseline is not None:
+        settings["baseline"] = str(baseline.resolve())
     lengths = {"mem_prompt": config.mem_tokens, "mem_continuation": config.mem_tokens}
     stage = ScoreStage(ScoringConfig.load({**settings, **lengths}))
     stage.setup()

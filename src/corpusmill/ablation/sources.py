@@ -3,7 +3,7 @@
 import glob
 import gzip
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,14 @@ def _of_file(path: Path) -> list[Document]:
     from corpusmill.runner.local_files import read_documents
 
     table = read_documents(path)
-    rows = zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True)
-    return [Document(f"{path.name}/{doc_id}", text or "") for doc_id, text in rows]
+    return [_document(f"{path.name}/{row['doc_id']}", row) for row in table.to_pylist()]
+
+
+def _document(doc_id: str, row: Mapping[str, Any]) -> Document:
+    from corpusmill.runner.building.sampling import registered_domain
+
+    domain = registered_domain(row.get("url") or "") or None
+    return Document(doc_id, row["text"] or "", language=row.get("language") or None, domain=domain)
 
 
 def _bundled() -> list[Document]:
@@ -91,7 +97,9 @@ def _bundled() -> list[Document]:
 
     texts = [*written_texts.articles(), *written_texts.recipes(), *written_texts.threads(), *written_texts.products()]
     texts += written_texts.news()[:: len(written_texts.TOWNS)]
-    return [Document(f"bundled/{text.key}", "\n".join(block for _, block in text.blocks)) for text in texts]
+    return [
+        Document(f"bundled/{text.key}", "\n".join(block for _, block in text.blocks), language="en") for text in texts
+    ]
 
 
 def _partitions(pool: PoolConfig) -> tuple[Any, list[dict[str, str]]]:
@@ -108,11 +116,12 @@ def _partitions(pool: PoolConfig) -> tuple[Any, list[dict[str, str]]]:
 def _of_table(pool: PoolConfig) -> list[Document]:
     table, partitions = _partitions(pool)
     documents: list[Document] = []
-    columns = [name for name in ("doc_id", "text", "kept") if name in table.spec.schema.names]
+    wanted = ("doc_id", "text", "kept", "url", "language")
+    columns = [name for name in wanted if name in table.spec.schema.names]
     for partition in partitions:
         rows = table.scan(partition, columns)
         if "kept" in rows.column_names:
             rows = rows.filter(rows.column("kept"))
-        pairs = zip(rows.column("doc_id").to_pylist(), rows.column("text").to_pylist(), strict=True)
-        documents += [Document(doc_id, text) for doc_id, text in pairs if text and text.strip()]
+        found = (_document(row["doc_id"], row) for row in rows.to_pylist())
+        documents += [document for document in found if document.text.strip()]
     return sorted(documents, key=lambda document: document.doc_id)

@@ -12,8 +12,10 @@ import numpy as np
 
 from corpusmill.ablation.config import StudentConfig
 from corpusmill.ablation.existing_models import model_place
+from corpusmill.ablation.pool import pool_tokenizer
 from corpusmill.ablation.trigram import TrigramModel
 from corpusmill.errors import ModelError
+from corpusmill.modeling.decoder_shapes import Preset
 from corpusmill.pruning.reference_tokenizer import EOD
 
 Progress = Callable[[str], None]
@@ -103,11 +105,8 @@ class _Trigram:
 class _BpeEncoder:
     """The tokenizer that students from scratch share."""
 
-    def __init__(self, path: Path) -> None:
-        from tokenizers import Tokenizer
-
-        self.backend = Tokenizer.from_file(str(path))
-        self.backend.encode_special_tokens = True  # a page that spells one is text
+    def __init__(self, pool: Path) -> None:
+        self.backend = pool_tokenizer(pool)
 
     @property
     def n_vocab(self) -> int:
@@ -152,7 +151,7 @@ def train_student(
 
 
 def _train_trigram(texts: Sequence[str], pool: Path) -> Trained:
-    encoder = _BpeEncoder(pool / "tokenizer.json")
+    encoder = _BpeEncoder(pool)
     model = TrigramModel(encoder.encode_batch(list(texts)), encoder.n_vocab, encoder.eod)
     return Trained(_Trigram(model), encoder, encoder.eod, 0, model.n_tokens, model.n_tokens)
 
@@ -206,8 +205,9 @@ def _new_network(config: StudentConfig, seed: int, pool: Path) -> tuple[Any, Enc
     if config.base is None:
         from corpusmill.modeling.train_lm import new_model
 
-        encoder = _BpeEncoder(pool / "tokenizer.json")
-        return new_model(config.preset, encoder.n_vocab, encoder.eod, seed).to(device), encoder, encoder.eod
+        encoder = _BpeEncoder(pool)
+        shape = config.preset if isinstance(config.preset, str) else Preset(**config.preset.model_dump())
+        return new_model(shape, encoder.n_vocab, encoder.eod, seed).to(device), encoder, encoder.eod
     folder = str(model_place(config.base))
     tokenizer = load_tokenizer(folder)
     if tokenizer.eod_id is None:

@@ -60,6 +60,7 @@ def train_reference_model(
     *,
     validation: Sequence[str] = (),
     n_vocab: int = 2048,
+    tokenizer: Any = None,
     checkpoints: Sequence[int] = (),
     settings: TrainingSettings | None = None,
     dtype: str = "float32",
@@ -76,6 +77,7 @@ def train_reference_model(
         seed: Of initialisation and data order.
         validation: Held-out documents.
         n_vocab: Size of the tokenizer that is trained on the texts.
+        tokenizer: A `tokenizers.Tokenizer` to take instead, with `EOD` among its ids.
         checkpoints: Steps after which the model is saved too, for EL2N of an early model (``out_dir/step_N``).
         settings: Everything else of the training; its steps and seed are replaced.
         dtype: Type of the stored weights.
@@ -87,7 +89,7 @@ def train_reference_model(
         ConfigError: The preset is unknown, or a checkpoint lies beyond the training.
     """
     documents = list(texts)
-    tokenizer = train_tokenizer(documents, n_vocab)
+    tokenizer = train_tokenizer(documents, n_vocab) if tokenizer is None else tokenizer
     model = new_model(preset, tokenizer.get_vocab_size(), tokenizer.token_to_id(EOD), seed).to(device)
     context = PRESETS[preset].context
     packed = pack_texts(documents, tokenizer, context)
