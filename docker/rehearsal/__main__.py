@@ -1,8 +1,9 @@
 """Rehearses the cluster of compose.yaml natively: ``make rehearse``.
 
-One bundled crawl goes through the demo recipe by CeleryExecutor, on PostgreSQL, Redis and an S3 server. One worker is
-killed with SIGKILL in the middle of a mapped stage. Exit code 0 only if the run completes and every table of the recipe
-equals what `corpusmill refresh` of the same crawl makes in one undisturbed process.
+One bundled crawl goes through the demo recipe by CeleryExecutor, on PostgreSQL, Redis and an S3 server, with two
+schedulers. One worker is killed with SIGKILL in the middle of a mapped stage, and one scheduler with it. Exit code 0
+only if the run completes and every table of the recipe equals what `corpusmill refresh` of the same crawl makes in one
+undisturbed process.
 """
 
 import base64
@@ -84,7 +85,8 @@ def rehearse(folder: Path, processes: NativeProcesses, say: Callable[[str], None
     say("service init: database, pools, bucket, catalog and tables")
     cluster.initialise()
     workers = cluster.start_airflow()
-    say(f"starting API server, scheduler, DAG processor, triggerer, workers {', '.join(workers)} and one for queue gpu")
+    said = f"two schedulers, DAG processor, triggerer, workers {', '.join(workers)} and one for queue gpu"
+    say(f"starting API server, {said}")
     api = LoggedInApi(processes, cluster.base_url, folder / "state" / "passwords.json", folder)
     processes.wait_for(api.healthy, READY_SECONDS, "Airflow to get ready")
     api.sign_in()
@@ -101,6 +103,9 @@ def rehearse(folder: Path, processes: NativeProcesses, say: Callable[[str], None
     number = processes.kill(victim)
     label = f"{task['task_id']}[{task['rendered_map_index'] or task['map_index']}]"
     say(f"killed {victim} with SIGKILL while it ran {label}: {number} processes")
+    scheduler, *others = cluster.labels("scheduler")
+    processes.kill(scheduler)
+    say(f"killed {scheduler} with SIGKILL; {', '.join(others)} goes on alone")
     refresh = begin_refresh(cluster, crawl)
     lost = (task["task_id"], task["map_index"])
     run.follow(processes.check)
@@ -168,6 +173,7 @@ def variables() -> dict[str, str]:
         "JWT_SECRET": secrets.token_hex(64),
         "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "WORKERS": "2",
+        "SCHEDULERS": "2",
         "WORKER_CONCURRENCY": "1",
         "PARALLELISM": "4",
         "HEARTBEAT_TIMEOUT": HEARTBEAT_SECONDS,

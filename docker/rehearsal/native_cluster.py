@@ -15,6 +15,7 @@ from rehearsal.compose_services import NativePlaces, Service, read_services
 from rehearsal.native_processes import NativeProcesses, RehearsalError, as_postgres, free_port, listens
 
 AIRFLOW = ("apiserver", "scheduler", "dag-processor", "triggerer")
+WORKERS = ("worker", "worker-gpu")
 WITHOUT_TORCH = "worker"
 """Service whose image has no torch."""
 SERVER_SECONDS = 60.0
@@ -76,21 +77,22 @@ class NativeCluster:
 
     def start_airflow(self) -> list[str]:
         """Starts Airflow's processes and the workers; returns the names of the CPU workers."""
-        for name in AIRFLOW:
-            service = self.native(name)
-            self.processes.start(name, service.command, self.environment(service))
         workers = []
-        for name in ("worker", "worker-gpu"):
-            for number in range(self.services[name].replicas):
-                label = f"{name}-{number + 1}"
-                service = self.native(name)
-                service = replace(service, name=label, command=[*service.command, "--celery-hostname", f"{label}@%h"])
+        for name in (*AIRFLOW, *WORKERS):
+            for label in self.labels(name):
+                service = replace(self.native(name), name=label)
+                if name in WORKERS:
+                    service = replace(service, command=[*service.command, "--celery-hostname", f"{label}@%h"])
                 environment = self.environment(service)
                 if name == WITHOUT_TORCH:
                     environment |= self._without_torch(environment)
                     workers.append(label)
                 self.processes.start(label, service.command, environment)
         return workers
+
+    def labels(self, name: str) -> list[str]:
+        """Returns the names of a service's processes."""
+        return [f"{name}-{number + 1}" for number in range(self.services[name].replicas)]
 
     def native(self, name: str) -> Service:
         """Returns a service with this machine's places."""
