@@ -4,7 +4,8 @@ Which pairs are candidates is a property of the two indexes alone, never of what
 crawls arrive: of the documents of an index with one key, the lowest few ids are candidates.
 """
 
-from typing import TypeAlias
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,51 @@ def pair_ends(codes: Numbers) -> tuple[Numbers, Numbers]:
     return codes >> SHIFT, codes & LOW_BITS
 
 
-def candidate_pairs(source: BandIndex, wanted: Mask, target: BandIndex, bands: int, *, same: bool = False) -> Numbers:
+class JoinPart(NamedTuple):
+    """What one task of a band join does: some bands, and of their keys one share by the first byte.
+
+    Attributes:
+        first: The first band.
+        after: The band after the last.
+        share: Number of the share of the keys.
+        shares: Shares of the keys; 1: the bands are joined whole.
+    """
+
+    first: int
+    after: int
+    share: int = 0
+    shares: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name of the part among those of one join."""
+        bands = f"bands-{self.first:03d}-{self.after - 1:03d}"
+        return bands if self.shares == 1 else f"{bands}-share-{self.share:03d}-of-{self.shares:03d}"
+
+
+def cut_join(bands: int, parts: int, at_most: int) -> tuple[JoinPart, ...]:
+    """Returns a band join in at most so many parts of nearly equal size, which together are the whole join.
+
+    Args:
+        bands: Bands of the indexes.
+        parts: What `index.parts_of` says about the indexes; bands are cut by their keys only where they are large.
+        at_most: Upper bound of the parts, at least 1.
+    """
+    groups = min(bands, at_most)
+    shares = max(1, min(parts, at_most // bands))
+    bounds = [bands * i // groups for i in range(groups + 1)]
+    return tuple(JoinPart(first, after, share, shares) for first, after in pairwise(bounds) for share in range(shares))
+
+
+def candidate_pairs(
+    source: BandIndex,
+    wanted: Mask,
+    target: BandIndex,
+    bands: int,
+    *,
+    same: bool = False,
+    part: JoinPart | None = None,
+) -> Numbers:
     """Returns the candidates of some documents, as `pair_codes` without repeats, sorted, (pairs,).
 
     Args:
@@ -41,17 +86,20 @@ def candidate_pairs(source: BandIndex, wanted: Mask, target: BandIndex, bands: i
         target: Index that they are looked up in.
         bands: Bands of both indexes.
         same: Both are the index of one crawl: a document's candidates are those before it.
+        part: Only the pairs that this part of the join finds; None: all.
     """
     found = np.empty(0, dtype=np.int64)
     if not wanted.any() or not len(target):
         return found
-    parts = parts_of(source, target)
-    for band in range(bands):
-        for part in range(parts):
-            asked = source.part(band, part, parts)
+    first, after, share, shares = part or JoinPart(0, bands)
+    each = -(-parts_of(source, target) // shares)  # what is in memory at a time lies inside one share
+    parts = shares * each
+    for band in range(first, after):
+        for part_number in range(share * each, (share + 1) * each):
+            asked = source.part(band, part_number, parts)
             documents = asked.documents(np.arange(len(asked.keys)))
             inside = wanted[documents]
-            met = _meetings(asked.keys[inside], documents[inside], target.part(band, part, parts), same)
+            met = _meetings(asked.keys[inside], documents[inside], target.part(band, part_number, parts), same)
             found = np.unique(np.concatenate([found, met]))
     return found
 

@@ -56,6 +56,10 @@ class CrawlDocuments:
     read_published: Callable[[], Mask]
 
 
+Join: TypeAlias = Callable[[BandIndex, Mask, BandIndex], Numbers]
+"""Returns the candidates of some documents of an index in another one, or in itself, as `candidate_pairs` does."""
+
+
 class Match(NamedTuple):
     """Why a document is removed.
 
@@ -78,12 +82,22 @@ class NearDuplicates:
         bands: Bands of all indexes.
         threshold: Least similarity of duplicates.
         shingler: Makes the shingles that similarity counts.
+        join: Joins the bands of the youngest crawl with those of each; None: in this process. What documents were
+            removed for is looked up in this process always: those are few.
     """
 
-    def __init__(self, crawls: Sequence[CrawlDocuments], bands: int, threshold: float, shingler: Shingler) -> None:
+    def __init__(
+        self,
+        crawls: Sequence[CrawlDocuments],
+        bands: int,
+        threshold: float,
+        shingler: Shingler,
+        join: Join | None = None,
+    ) -> None:
         self._crawls = list(crawls)
         self._own = len(self._crawls) - 1
         self._bands, self._threshold, self._shingler = bands, threshold, shingler
+        self._join = join or self._lookup
         self._files = ExitStack()
         self._texts = [self._files.enter_context(ScratchTexts()) for _ in self._crawls]
         self._masks: tuple[int, Mask] = (-1, np.empty(0, dtype=np.bool_))
@@ -103,7 +117,8 @@ class NearDuplicates:
         """
         own = self._own
         left = ~removed
-        pairs = [self._candidates(own, left, age) for age in range(own + 1)]
+        index = self._crawls[own].index
+        pairs = [self._join(index, left, crawl.index) for crawl in self._crawls]
         self._fetch(own, np.concatenate([*(pair_ends(codes)[0] for codes in pairs), pair_ends(pairs[own])[1]]))
         found: dict[int, Match] = {}
 
@@ -121,9 +136,8 @@ class NearDuplicates:
         found |= self._through_removed([codes[left[pair_ends(codes)[0]]] for codes in hidden])
         return dict(sorted(found.items()))
 
-    def _candidates(self, source: int, wanted: Mask, target: int) -> Numbers:
-        indexes = self._crawls[source].index, self._crawls[target].index
-        return candidate_pairs(indexes[0], wanted, indexes[1], self._bands, same=source == target)
+    def _lookup(self, source: BandIndex, wanted: Mask, target: BandIndex) -> Numbers:
+        return candidate_pairs(source, wanted, target, self._bands, same=source is target)
 
     def _published(self, age: int, codes: Numbers) -> tuple[Numbers, Numbers]:
         """Returns the pairs with a published target, and the others."""
@@ -204,7 +218,7 @@ class NearDuplicates:
         wanted[documents] = True
         new: set[Node] = set()
         for target in range(age + 1):
-            codes = self._candidates(age, wanted, target)
+            codes = self._lookup(self._crawls[age].index, wanted, self._crawls[target].index)
             published, hidden = self._published(target, codes)
             for source, number, _ in self._first_matches(age, target, published):
                 survivors[age, source] = (target, number)

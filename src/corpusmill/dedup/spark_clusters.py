@@ -1,7 +1,8 @@
 """Edges and clusters by PySpark (extra ``spark``), for crawls that one machine cannot group.
 
-The same files in and out as `corpusmill.dedup.cluster_files`, equal edges and clusters. Spark writes folders of files;
-only Parquet paths pass between it and the rest. As a job of its own:
+The same files in and out as `corpusmill.dedup.cluster_files`, equal edges and clusters, and the pairs of
+`corpusmill.dedup.candidates`. Spark writes folders of files; only Parquet paths pass between it and the rest. A run
+uses it through `corpusmill.runner.spark_shuffles`. As a job of its own:
 
     python -m corpusmill.dedup.spark_clusters edges --to EDGES BAND...
     python -m corpusmill.dedup.spark_clusters clusters --to CLUSTERS EDGES...
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+from corpusmill.dedup.candidates import LOWEST, JoinPart
+from corpusmill.dedup.index import part_bounds
 from corpusmill.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,6 +44,37 @@ class SparkClusters:
         lowest = f.min("doc_id").over(Window.partitionBy("key"))
         found = rows.select("doc_id", lowest.alias("lowest")).where("doc_id != lowest")
         found.write.mode("overwrite").parquet(edges)
+
+    def band_pairs(
+        self, source: Sequence[str], target: Sequence[str], pairs: str, part: JoinPart, *, same: bool
+    ) -> None:
+        """Writes the pairs of documents that share a key, as ``doc_id`` and ``match``, without repeats, in any order.
+
+        Of the target's documents with one key those with the lowest ids count; see `candidates.LOWEST`.
+
+        Args:
+            source: Files of the index whose documents are looked up: ``band``, ``key``, ``doc_id``.
+            target: Files of the index that they are looked up in.
+            pairs: Folder to write; replaced if it is there.
+            part: Which bands, and which share of their keys.
+            same: Both are the index of one crawl: a document's candidates are those before it.
+        """
+        asked = self._keys(source, part)
+        held = self._keys(target, part).selectExpr("key", "doc_id as match")
+        place = "row_number() over (partition by key order by match) as place"
+        lowest = held.selectExpr("key", "match", place).where(f"place <= {LOWEST}")
+        met = asked.join(lowest, "key").select("doc_id", "match").distinct()
+        (met.where("match < doc_id") if same else met).write.mode("overwrite").parquet(pairs)
+
+    def _keys(self, index: Sequence[str], part: JoinPart) -> "DataFrame":
+        """Returns keys and documents of some bands of an index; keys of different bands are never equal."""
+        rows = self._session.read.parquet(*index).where(f"band >= {part.first} and band < {part.after}")
+        low, after = part_bounds(part.share, part.shares)
+        if low is not None:
+            rows = rows.where(f"key >= X'{low.hex()}'")
+        if after is not None:
+            rows = rows.where(f"key < X'{after.hex()}'")
+        return rows.select("key", "doc_id")
 
     def components(self, edges: Sequence[str], clusters: str) -> None:
         """Writes the connected components of all edges, by alternating large and small stars.

@@ -95,6 +95,24 @@ def commit(plan: str, stage: str) -> dict[str, Any]:
     return commits.commit_stage(lake, loaded, stage).to_json()
 
 
+def index_bands(plan: str) -> dict[str, Any]:
+    """Makes the indexes that near deduplication joins; returns the names of the join's ``parts``."""
+    from corpusmill.runner import band_join  # numba, where it is needed
+
+    lake, loaded = _open(plan)
+    return {"crawl": loaded.crawl, "parts": band_join.index_bands(lake, loaded)}
+
+
+def join_bands(plan: str, part: str) -> dict[str, Any]:
+    """Finds one part's candidate pairs for `deduplicate`, which joins itself what no task has joined."""
+    from corpusmill.runner import band_join
+
+    lake, loaded = _open(plan)
+    if already_published(lake, loaded):
+        return {**_already(loaded, "join_bands"), "part": part}
+    return band_join.join_bands(lake, loaded, part)
+
+
 def deduplicate(plan: str) -> dict[str, Any]:
     """Finds and commits the crawl's duplicates."""
     lake, loaded = _open(plan)
@@ -102,6 +120,10 @@ def deduplicate(plan: str) -> dict[str, Any]:
         return _already(loaded, "deduplicate")
     report = deduplication.deduplicate(lake, loaded)
     commits.store_stage_report(lake, loaded, report)
+    if "minhash" in loaded.keys:
+        from corpusmill.runner.pair_files import PairFiles
+
+        PairFiles(lake, loaded).forget()
     return report.to_json()
 
 

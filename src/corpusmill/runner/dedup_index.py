@@ -61,6 +61,10 @@ class DocumentIds:
 class StoredIndex:
     """The index of one crawl as its partition holds it; see `dedup.index.BandIndex`.
 
+    Attributes:
+        crawl: Crawl id.
+        key: Content key of the partition.
+
     Args:
         lake: The lakehouse.
         table: ``<recipe>.minhash``.
@@ -86,6 +90,11 @@ class StoredIndex:
         self._numbers: dict[tuple[int, int, int], Numbers] | None = {} if keep_numbers else None
         state = table.partition_state(self._partition)
         self._rows = state.rows if state else 0
+        self.key = state.key if state else ""
+
+    def files(self) -> list[str]:
+        """Returns the URIs of its Parquet files, with the columns of `schema.MINHASH`."""
+        return self._table.data_files(self._partition)
 
     def __len__(self) -> int:
         return self._rows // self._bands

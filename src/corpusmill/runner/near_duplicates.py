@@ -31,8 +31,10 @@ from corpusmill.runner.dedup_index import (
     signer_of,
     texts_of,
 )
+from corpusmill.runner.pair_files import PairFiles, StoredJoin, join_parts
 from corpusmill.runner.plan import BaseCrawl, RunPlan
 from corpusmill.runner.provenance import source_plan
+from corpusmill.runner.spark_shuffles import open_shuffles
 from corpusmill.runner.stage_tables import input_table
 from corpusmill.schema import DUPLICATES, MINHASH, STRING
 
@@ -63,7 +65,22 @@ def join_near_duplicates(
     own = CrawlDocuments(plan.crawl, index, partial(texts_of, documents, at), _nothing)
     base = plan.base if deduplication.across_crawls else ()
     crawls = [*(_published(lake, plan, b, config, ids, ref) for b in base), own]
-    return with_near(exact, _find(crawls, config, exact), kept.select(["doc_id", "warc_file"]), plan.crawl)
+    rows = _find(lake, plan, crawls, config, exact)
+    return with_near(exact, rows, kept.select(["doc_id", "warc_file"]), plan.crawl)
+
+
+def indexes_of(lake: Lakehouse, plan: RunPlan, config: NearConfig) -> list[StoredIndex]:
+    """Returns the indexes that a plan's crawl is joined with, its own last; what is missing is built.
+
+    Crawls whose published texts must stand in for their documents have none.
+    """
+    build_index(lake, plan, config, plan.token("minhash"))
+    ids = DocumentIds()
+    base = plan.base if plan.parsed_recipe().deduplication.across_crawls else ()
+    sources = [source_plan(lake, plan.name, b.crawl, b.key) for b in base]
+    older = [_stored_index(lake, source, config, ids) for source in sources]
+    own = StoredIndex(lake, input_table(lake, plan, "minhash")[0], plan.crawl, config, ids, keep_numbers=True)
+    return [*(index for index in older if index is not None), own]
 
 
 def near_published(lake: Lakehouse, stored: RunPlan, base: Sequence[BaseCrawl], ref: str) -> Column:
@@ -83,38 +100,58 @@ def near_published(lake: Lakehouse, stored: RunPlan, base: Sequence[BaseCrawl], 
     ids, corpus = DocumentIds(), lake.table(f"{stored.name}.corpus")
     own = _of_corpus(corpus, stored, config, ref)
     crawls = [*(_published(lake, stored, b, config, ids, ref) for b in base), own]
-    rows = _find(crawls, config, DUPLICATES.schema.empty_table())
+    rows = _find(lake, stored, crawls, config, DUPLICATES.schema.empty_table())
     removed = rows.filter(pc.not_equal(rows["duplicate_of_crawl"], pa.scalar(stored.crawl, STRING)))["doc_id"]
     digests = corpus.scan({"crawl": stored.crawl}, columns=["doc_id", "dedup_digest"], ref=ref)
     return digests.filter(pc.is_in(digests["doc_id"], value_set=removed.combine_chunks()))["dedup_digest"]
 
 
-def _find(crawls: Sequence[CrawlDocuments], config: NearConfig, exact: pa.Table) -> pa.Table:
+def _find(
+    lake: Lakehouse, plan: RunPlan, crawls: Sequence[CrawlDocuments], config: NearConfig, exact: pa.Table
+) -> pa.Table:
     gone = exact.filter(pc.invert(exact["kept"]))["doc_id"].combine_chunks()
-    doc_ids = crawls[-1].index.doc_ids
-    removed = np.asarray(pc.is_in(doc_ids, value_set=gone).to_numpy(zero_copy_only=False), dtype=np.bool_)
+    indexes = [crawl.index for crawl in crawls]
+    removed = np.asarray(pc.is_in(indexes[-1].doc_ids, value_set=gone).to_numpy(zero_copy_only=False), dtype=np.bool_)
     shingler = signer_of(config.bands, config.rows, config.ngram).shingler
-    with NearDuplicates(crawls, config.bands, config.threshold, shingler) as near:
-        return near_rows(crawls, near.find(removed), exact)
+    files = PairFiles(lake, plan)
+    with open_shuffles(lake, files.folder, config.bands) as engine:
+        join = StoredJoin(files, join_parts(plan, config.bands, indexes), engine)
+        with NearDuplicates(crawls, config.bands, config.threshold, shingler, join) as near:
+            return near_rows(crawls, near.find(removed), exact, engine.roots)
 
 
 def _published(
     lake: Lakehouse, plan: RunPlan, base: BaseCrawl, config: NearConfig, ids: DocumentIds, ref: str | None
 ) -> CrawlDocuments:
     """Returns an older crawl as it was published: its index, the texts that it was made from, what the corpus holds."""
-    source = source_plan(lake, plan.name, base.crawl, base.key)
-    place, at = f"{plan.name}.{MINHASH.name}", {"crawl": base.crawl}
+    source, at = source_plan(lake, plan.name, base.crawl, base.key), {"crawl": base.crawl}
     documents, corpus = lake.table(f"{plan.name}.documents"), lake.table(f"{plan.name}.corpus")
-    same_documents = documents.partition_key(at) == source.keys["clean"]
-    if same_documents and lake.table(place).partition_key(at) != index_key(source, config):
-        log.info("crawl %s has no index of these settings: it is built from its stored documents", base.crawl)
-        build_index(lake, source, config, index_token(lake, source, config))
-    table = lake.table(place)
-    if not same_documents or table.partition_key(at) != index_key(source, config):
+    index = _stored_index(lake, source, config, ids)
+    if index is None:
         return _of_corpus(corpus, source, config, ref)
-    index = StoredIndex(lake, table, base.crawl, config, ids)
     read = partial(texts_of, documents, at)
     return CrawlDocuments(base.crawl, index, read, partial(_held, corpus, base.crawl, index, ref))
+
+
+def _stored_index(lake: Lakehouse, source: RunPlan, config: NearConfig, ids: DocumentIds) -> StoredIndex | None:
+    """Returns the index of an older crawl, built where it is missing; None where its documents are others by now.
+
+    Args:
+        lake: The lakehouse.
+        source: The plan that the crawl was published from.
+        config: Settings of the index.
+        ids: Shared between the indexes of a run.
+    """
+    place, at = f"{source.name}.{MINHASH.name}", {"crawl": source.crawl}
+    if lake.table(f"{source.name}.documents").partition_key(at) != source.keys["clean"]:
+        return None
+    if lake.table(place).partition_key(at) != index_key(source, config):
+        log.info("crawl %s has no index of these settings: it is built from its stored documents", source.crawl)
+        build_index(lake, source, config, index_token(lake, source, config))
+    table = lake.table(place)
+    if table.partition_key(at) != index_key(source, config):
+        return None
+    return StoredIndex(lake, table, source.crawl, config, ids)
 
 
 def _of_corpus(corpus: LakeTable, source: RunPlan, config: NearConfig, ref: str | None) -> CrawlDocuments:

@@ -14,6 +14,7 @@ from corpusmill import __version__
 from corpusmill.config import StageConfig, fingerprint
 from corpusmill.dedup.config import NearConfig
 from corpusmill.dedup.crawl_order import crawl_order
+from corpusmill.dedup.spark_master import spark_master
 from corpusmill.errors import ConfigError
 from corpusmill.ingest.crawl import list_files, path_list_digest
 from corpusmill.ingest.extract import extraction_fingerprint
@@ -242,8 +243,11 @@ def draft_plan(lake: Lakehouse, recipe: Recipe, crawl: str, source: str | None =
         source: Folder or URL in place of the recipe's.
 
     Raises:
-        ConfigError: The crawl or a model does not exist.
+        ConfigError: The crawl or a model does not exist, or the engine that the environment names for deduplication is
+            not installed.
     """
+    if recipe.deduplication.near is not None:
+        spark_master()
     recipe = pin_files(recipe)
     base_location = resolve_base(source or recipe.source.base)
     files = list_files(base_location, crawl, recipe.ingest.kind)
