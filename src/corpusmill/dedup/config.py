@@ -31,6 +31,19 @@ class NearConfig(StageConfig):
         return f"minhash-{INDEX_VERSION}-" + fingerprint([INDEX_VERSION, self.bands, self.rows, self.ngram])
 
 
+class LinesConfig(StageConfig):
+    """Which repeated lines or paragraphs are removed from the documents of a crawl; the first of each stays."""
+
+    unit: Literal["line", "paragraph"] = "line"
+    """What is compared: a line, or a run of lines between blank ones. Equal means equal text with runs of white space
+    folded, as for whole documents."""
+    min_words: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Units of fewer words, separated by white space, are never removed: C4's least number of words of a line."""
+    max_removed: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """A document that loses a larger share of the characters of its units is removed as a whole; one that loses all of
+    them always is."""
+
+
 class DeduplicationConfig(StageConfig):
     """Which documents count as duplicates, and which copy stays."""
 
@@ -40,6 +53,8 @@ class DeduplicationConfig(StageConfig):
     """Near duplicates as well, an index of each crawl is kept for it; None: exact copies only."""
     across_crawls: bool = True
     """True: a document whose copy stands in the published corpus of an older crawl is removed."""
+    lines: LinesConfig | None = None
+    """Lines or paragraphs that stand in the crawl more than once as well; None: whole documents only."""
     survivor: Literal["oldest_crawl"] = "oldest_crawl"
     """The copy of the oldest crawl stays, within a crawl the lowest document id; crawls are ordered by their ids."""
 
@@ -47,6 +62,10 @@ class DeduplicationConfig(StageConfig):
     def compares_crawls(self) -> bool:
         """Whether other crawls matter to this recipe's deduplication at all."""
         return self.across_crawls and self.method is not None
+
+    def fingerprint(self) -> str:
+        """Returns 16 hex digits over all fields; lines count where they are set, so that older corpora keep theirs."""
+        return fingerprint(self.model_dump(mode="json", exclude=set() if self.lines else {"lines"}))
 
     @model_validator(mode="after")
     def _near_needs_exact(self) -> Self:

@@ -1,4 +1,7 @@
-"""Finds the crawl's duplicates, exact and near, within itself and against the published corpora of older crawls."""
+"""Finds the crawl's duplicates, exact and near, within itself and against the published corpora of older crawls.
+
+Where the recipe asks for it, repeated lines as well; these are committed first, to a table of their own.
+"""
 
 import time
 from collections.abc import Iterator
@@ -11,6 +14,7 @@ from corpusmill.dedup.exact import find_exact_duplicates
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition
 from corpusmill.report import StageReport
+from corpusmill.runner.duplicate_lines import compares_lines, line_counts, store_duplicate_lines
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import RecordNotFoundError
 from corpusmill.runner.stage_tables import input_table, stage_table
@@ -58,18 +62,42 @@ def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
     if claim_partition(lake, place.identifier, place.partition, token) is not None:
         return StageReport(stage="deduplicate", crawl=plan.crawl, skipped=True)
     kept = kept_documents(lake, plan)
+    if compares_lines(plan):
+        store_duplicate_lines(lake, plan, kept)
     found = find_duplicates(lake, plan, kept)
     report = StageReport(stage="deduplicate", crawl=plan.crawl)
-    removed = pc.is_in(kept["doc_id"], value_set=removed_ids(found).combine_chunks())
-    report.documents_in = kept.num_rows
-    report.characters_in = int(pc.sum(kept["n_chars"]).as_py() or 0)
-    report.documents_kept = kept.filter(pc.invert(removed)).num_rows
-    report.characters_kept = int(pc.sum(kept["n_chars"].filter(pc.invert(removed))).as_py() or 0)
+    left = _without(kept, removed_ids(found))
+    report.documents_in, report.characters_in = kept.num_rows, _total(kept["n_chars"])
+    report.documents_kept, report.characters_kept = left.num_rows, _total(left["n_chars"])
     report.removed = _reasons(found, plan.crawl)
+    if compares_lines(plan):
+        _count_lines(report, left, line_counts(lake, plan))
     report.seconds = round(time.monotonic() - started, 3)
     result = commit_rows(lake, place.identifier, place.partition, found, token, report.to_json())
     report.skipped = result.already
     return report
+
+
+def _without(rows: pa.Table, ids: Column) -> pa.Table:
+    return rows.filter(pc.invert(pc.is_in(rows["doc_id"], value_set=ids.combine_chunks())))
+
+
+def _total(counts: Column) -> int:
+    return int(pc.sum(counts).as_py() or 0)
+
+
+def _count_lines(report: StageReport, left: pa.Table, lines: pa.Table) -> None:
+    """Takes off what lines cost the documents that deduplication left; white space between lines is not counted."""
+    lost = lines.filter(pc.is_in(lines["doc_id"], value_set=left["doc_id"].combine_chunks()))
+    gone, shortened = lost.filter(pc.invert(lost["kept"])), lost.filter(lost["kept"])
+    whole = left.filter(pc.is_in(left["doc_id"], value_set=gone["doc_id"].combine_chunks()))
+    report.documents_kept -= whole.num_rows
+    report.characters_kept -= _total(whole["n_chars"]) + _total(shortened["n_chars_removed"])
+    for reason in sorted(str(r) for r in gone["reason"].unique().to_pylist()):
+        of_reason = gone.filter(pc.equal(gone["reason"], pa.scalar(reason, STRING)))
+        report.removed[f"deduplicate.{reason}"] = of_reason.num_rows
+    report.metrics["documents_shortened"] = shortened.num_rows
+    report.metrics["lines_removed"] = _total(shortened["n_units_removed"])
 
 
 def _published(lake: Lakehouse, plan: RunPlan, ref: str | None) -> Iterator[tuple[str, pa.Table]]:

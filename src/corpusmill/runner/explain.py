@@ -41,8 +41,19 @@ def explain(lake: Lakehouse, recipe: str, doc_id: str, crawl: str | None) -> dic
         found[spec.name] = rows
         if spec.name == "sequences":
             units += [row["sequence_id"] for row in rows]
+    _show_removed_lines(found)
     found["published"] = bool(found["corpus"])
     return found
+
+
+def _show_removed_lines(found: Mapping[str, Any]) -> None:
+    """Adds to each removed line what it says, from the document of its crawl."""
+    texts = {row["crawl"]: row.get("text") for row in found["documents"]}
+    for row in found["duplicate_lines"]:
+        text = texts.get(row["crawl"])
+        for unit in row["removed"]:
+            if text is not None:
+                unit["text"] = text[unit["start"] : unit["end"]]
 
 
 def _rows_of(

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from corpusmill.batches import Column
 from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.runner.duplicate_lines import shortened_texts
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.stage_tables import input_table
 
@@ -48,7 +49,7 @@ def sequence_units(sequences: pa.Table) -> pa.Table:
 def surviving_documents(
     lake: Lakehouse, plan: RunPlan, files: Sequence[str], *, upto: str, check_duplicates: bool = True
 ) -> Iterator[Group]:
-    """Yields each file's documents that reach a stage, with the text the stage sees.
+    """Yields each file's documents that reach a stage, with the text the stage sees: without repeated lines.
 
     Args:
         lake: The lakehouse.
@@ -61,6 +62,7 @@ def surviving_documents(
     documents, partition = input_table(lake, plan, "clean")
     columns = ["crawl", "doc_id", "warc_file", "language", "kept", "text"]
     streams = [_removed(lake, plan, files, "deduplicate")] if check_duplicates else []
+    shorten = shortened_texts(lake, plan, files)
     if upto in ("refine_chunks", "score") and recipe.refine_documents is not None:
         streams.append(_removed(lake, plan, files, "refine_documents"))
     texts = _refined_texts(lake, plan, files) if upto == "score" and recipe.refine_chunks is not None else None
@@ -69,6 +71,7 @@ def surviving_documents(
         for stream in streams:
             _, out = next(stream)
             alive = without(alive, out)
+        alive = next(shorten)(alive)
         if texts is not None:
             _, refined = next(texts)
             alive = replace_text(alive, refined)

@@ -191,6 +191,10 @@ def commit_keys(
     add("clean", "rules", keys["ingest"])
     if recipe.deduplication.near is not None:
         keys["minhash"] = minhash_key(recipe.name, crawl, recipe.deduplication.near, keys["clean"])
+    if recipe.deduplication.lines is not None:
+        keys["lines"] = fingerprint(
+            [recipe.name, crawl, "lines", recipe.deduplication.lines.fingerprint(), keys["clean"]]
+        )
     across = recipe.deduplication.compares_crawls
     add("deduplicate", "deduplication", keys["clean"], [[b.crawl, b.key] for b in base] if across else [])
     add("refine_documents", "refine_documents", keys["deduplicate"])

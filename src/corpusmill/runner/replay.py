@@ -18,8 +18,9 @@ from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.prox.doc_refinement import decide
 from corpusmill.prox.program_execution import EDITED, KEPT, ExecutionSettings
 from corpusmill.runner.committed_plan import committed_plan
+from corpusmill.runner.duplicate_lines import compares_lines, shortened_texts
 from corpusmill.runner.plan import RunPlan
-from corpusmill.runner.stage_tables import stage_table
+from corpusmill.runner.stage_tables import committed, stage_table
 from corpusmill.schema import text_digest
 
 log = logging.getLogger(__name__)
@@ -254,8 +255,16 @@ def _stored(lake: Lakehouse, plan: RunPlan, stage: str, columns: Sequence[str], 
 
 
 def _texts(lake: Lakehouse, plan: RunPlan) -> Iterator[dict[str, str]]:
-    """Yields the cleaned texts by document id, one input file at a time in the plan's order."""
+    """Yields the texts that the chunk refiner read by document id, one input file at a time in the plan's order.
+
+    Where the repeated lines that were taken from them are of another run by now, these are the whole texts: the
+    refiner's rows tell that they are others.
+    """
     place = stage_table(plan, "clean")
     table, columns = lake.table(place.identifier), ["doc_id", "kept", "text"]
+    there = not compares_lines(plan) or committed(lake, plan, "lines")
+    shorten = shortened_texts(lake, plan, plan.files) if there else None
     for _, rows in table.iter_groups(place.partition, groups=plan.files, columns=columns):
-        yield {row["doc_id"]: row["text"] for row in rows.filter(rows["kept"]).to_pylist()}
+        kept = rows.filter(rows["kept"])
+        read = next(shorten)(kept) if shorten is not None else kept
+        yield {row["doc_id"]: row["text"] for row in read.to_pylist()}

@@ -19,6 +19,7 @@ TABLE_OF = {
     "clean": "documents",
     "minhash": "minhash",
     "deduplicate": "duplicates",
+    "lines": "duplicate_lines",
     "refine_documents": "document_refinements",
     "refine_chunks": "chunk_refinements",
     "pack": "sequences",
@@ -77,8 +78,7 @@ def stages_committed(lake: Lakehouse, plan: RunPlan) -> bool:
     left_out = {stage for stage in MODEL_STAGES if plan.recipe[stage] is None}
     if not plan.packs_sequences:
         left_out.add("pack")
-    if "minhash" not in plan.keys:
-        left_out.add("minhash")
+    left_out |= {stage for stage in ("minhash", "lines") if stage not in plan.keys}
     return all(committed(lake, plan, stage) for stage in TABLE_OF if stage not in (*PUBLISHED, *left_out))
 
 

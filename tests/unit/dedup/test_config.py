@@ -2,10 +2,11 @@
 
 import pytest
 
+from corpusmill.config import fingerprint
 from corpusmill.dedup.config import DeduplicationConfig, NearConfig
 from corpusmill.errors import ConfigError
 from corpusmill.recipe import Recipe
-from corpusmill.runner.plan import commit_keys
+from corpusmill.runner.plan import BaseCrawl, commit_keys
 
 
 def test_near_is_off_by_default_and_takes_the_published_parameters():
@@ -22,6 +23,9 @@ def test_near_is_off_by_default_and_takes_the_published_parameters():
         ({"near": {"bands": 0}}, "near.bands=0"),
         ({"near": {"jaccard": 0.9}}, "near.jaccard"),
         ({"method": None, "near": {}}, "near=... needs method='exact'"),
+        ({"lines": {"unit": "sentence"}}, "lines.unit='sentence'"),
+        ({"lines": {"min_words": 0}}, "lines.min_words=0"),
+        ({"lines": {"max_removed": 0}}, "lines.max_removed=0"),
         ({"survivor": "newest"}, "survivor='newest'"),
     ],
 )
@@ -48,3 +52,25 @@ def test_another_threshold_changes_the_decisions_and_keeps_the_index():
     assert low["minhash"] == high["minhash"]
     assert len({keys["deduplicate"] for keys in (off, low, high)}) == 3
     assert len({keys["clean"] for keys in (off, low, high)}) == 1
+
+
+def test_lines_are_off_by_default_and_leave_the_keys_of_older_corpora_as_they_were():
+    assert DeduplicationConfig().lines is None
+    without = {"method": "exact", "near": None, "across_crawls": True, "survivor": "oldest_crawl"}
+    assert DeduplicationConfig().fingerprint() == fingerprint(without)
+    assert keys_of({}).keys() == keys_of({"lines": {}}).keys() - {"lines"}
+
+
+def test_other_lines_change_the_texts_and_not_the_index():
+    off, five, ten = (keys_of({"near": {}, **lines}) for lines in ({}, {"lines": {}}, {"lines": {"min_words": 10}}))
+    assert len({keys["minhash"] for keys in (off, five, ten)}) == 1
+    assert len({keys["refine_documents"] for keys in (off, five, ten)}) == 3
+    assert five["lines"] != ten["lines"]
+
+
+def test_published_older_crawls_do_not_change_what_lines_are_removed():
+    recipe = Recipe.load({"name": "r", "deduplication": {"lines": {}}})
+    common = {"extraction": "e", "paths_digest": "d", "models": {}}
+    alone, later = (commit_keys(recipe, "C", base=base, **common) for base in ([], [BaseCrawl(crawl="B", key="k")]))
+    assert alone["lines"] == later["lines"]
+    assert alone["deduplicate"] != later["deduplicate"]
