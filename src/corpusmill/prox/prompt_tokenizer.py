@@ -13,8 +13,8 @@ from typing import Any
 
 from corpusmill.errors import ModelError
 from corpusmill.modeling.load import load_tokenizer as load_text_tokenizer
+from corpusmill.prox.piece_ids import SPACE_MARK, piece_ids
 from corpusmill.prox.prompts import PromptEncoder
-from corpusmill.prox.word_ids import SPACE_MARK, word_ids
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,9 @@ def _sentencepiece(path: Path) -> RefinerTokenizer:
         return str(model.decode([i for i in ids if 0 <= i < n_vocab and not model.is_control(i)]))
 
     pieces = [model.id_to_piece(index) for index in range(n_vocab)]
-    by_rank = all(model.get_score(index).is_integer() for index in range(n_vocab))
     encode_many = _by_sentencepiece(model)
-    words = word_ids(encode_many, pieces) if by_rank else None  # sums of log-odds round by what stands in front
-    encode_batch = encode_many if words is None else words.encode_batch
+    merging = piece_ids(path.read_bytes(), encode_many)
+    encode_batch = encode_many if merging is None else merging.encode_batch
     encoder = PromptEncoder(
         encode_batch=encode_batch,
         bos=_named(model.bos_id()),

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from corpusmill.prox.word_ids import SPACE_MARK
+from corpusmill.prox.piece_ids import SPACE_MARK
 
 TokenBytes = tuple[bytes | None, ...]
 """Bytes by token id; None for control tokens, which have no text, and for ids that the tokenizer does not use."""
