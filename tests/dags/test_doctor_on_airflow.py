@@ -1,10 +1,11 @@
 """The doctor reads pools and connections from a real metadata database, whose tables are Airflow's."""
 
+import datetime as dt
 import os
 
 import pytest
 
-from corpusmill.doctor.airflow_database import airflow_database, check_pools
+from corpusmill.doctor.airflow_database import airflow_database, check_pools, check_schedulers
 from corpusmill.doctor.recipes import check_endpoints
 from corpusmill.recipe import parse_recipe
 
@@ -51,3 +52,25 @@ def test_a_model_server_is_known_once_its_connection_was_added(database):
         with create_session() as session:
             session.delete(session.merge(added))
     assert finding.level == "ok"
+
+
+def test_two_schedulers_on_sqlite_are_an_error_and_dead_ones_do_not_count(database):
+    from airflow.jobs.job import Job
+    from airflow.utils.session import create_session
+
+    now = dt.datetime.now(dt.UTC)
+    ages = {"first": 3, "second": 7, "dead": 3600}
+    beats = {host: now - dt.timedelta(seconds=age) for host, age in ages.items()}
+    jobs = [Job(job_type="SchedulerJob", state="running", hostname=h, latest_heartbeat=b) for h, b in beats.items()]
+    assert database.is_sqlite
+    with create_session() as session:
+        session.add_all(jobs)
+    try:
+        (finding,) = check_schedulers(database, now)
+        assert (finding.level, finding.what) == ("error", "2 alive: first, second, on SQLite")
+        (finding,) = check_schedulers(database, now + dt.timedelta(seconds=56))
+        assert (finding.level, finding.what) == ("ok", "1 alive: first")
+    finally:
+        with create_session() as session:
+            for job in jobs:
+                session.delete(session.merge(job))

@@ -1,6 +1,7 @@
 """What Airflow's own database says, read as a database: the library does not know Airflow, nor needs it installed."""
 
 import configparser
+import datetime as dt
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from corpusmill.runner.device import visible_devices
 
 GPU_POOL = "gpu"
 CONNECT_SECONDS = 3
+ALIVE_SECONDS = 60
+"""A scheduler writes a heartbeat every five seconds."""
 
 
 class AirflowDatabase:
@@ -38,6 +41,21 @@ class AirflowDatabase:
         """Returns the ids of the connections, None where the database cannot be read."""
         rows = self._rows("SELECT conn_id FROM connection")
         return None if rows is None else {str(name) for (name,) in rows}
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file of SQLite."""
+        return (self.url or "").startswith("sqlite")
+
+    def schedulers(self, now: dt.datetime) -> list[str] | None:
+        """Returns the hosts of the schedulers that are alive, None where the database cannot be read."""
+        rows = self._rows(
+            "SELECT hostname, latest_heartbeat FROM job WHERE job_type = 'SchedulerJob' AND state = 'running'"
+        )
+        if rows is None:
+            return None
+        alive = now - dt.timedelta(seconds=ALIVE_SECONDS)
+        return sorted(str(host) for host, heartbeat in rows if heartbeat and _moment(heartbeat) > alive)
 
     def _rows(self, query: str) -> list[Any] | None:
         if self.url is None:
@@ -99,6 +117,24 @@ def check_pools(database: AirflowDatabase) -> Iterator[Finding]:
         )
     else:
         yield ok("pools", f"pool {GPU_POOL!r} has {slots} slots, devices here: {len(devices)}")
+
+
+def check_schedulers(database: AirflowDatabase, now: dt.datetime) -> Iterator[Finding]:
+    """Counts the schedulers that are alive: SQLite locks no rows, so there two start the same tasks twice."""
+    hosts = database.schedulers(now)
+    if hosts is None:  # that the database cannot be read is said of its pools
+        return
+    shown = f"{len(hosts)} alive" + (f": {', '.join(hosts)}" if hosts else "")
+    if database.is_sqlite and len(hosts) > 1:
+        yield error("schedulers", f"{shown}, on SQLite", "stop all but one, or move Airflow's database to PostgreSQL")
+    else:
+        yield ok("schedulers", shown)
+
+
+def _moment(value: dt.datetime | str) -> dt.datetime:
+    """Returns a timestamp as drivers give it, SQLite's as text, in UTC."""
+    moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
 
 
 def _present_devices() -> list[str]:

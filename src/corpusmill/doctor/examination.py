@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from corpusmill.doctor.airflow_database import airflow_database, check_pools
+from corpusmill.doctor.airflow_database import airflow_database, check_pools, check_schedulers
 from corpusmill.doctor.finding import Finding, error
 from corpusmill.doctor.packages import check_constraints, check_packages, check_plugin, check_python, plugins_folder
 from corpusmill.doctor.recipes import check_endpoints, check_models, check_release_list, read_recipe_folder
@@ -40,6 +40,7 @@ def examine(recipes: Path) -> list[Finding]:
         ("warehouse", partial(check_warehouse, lake)),
         ("disk", partial(check_disk, lake)),
         ("pools", partial(check_pools, database)),
+        ("schedulers", partial(check_schedulers, database, now)),
     ]
     for file, recipe in read:
         checks += [
