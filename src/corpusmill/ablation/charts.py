@@ -8,6 +8,10 @@ from html import escape
 WIDTH, HEIGHT = 640, 340
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 40
 COLOURS = ("#3b6fb6", "#c4572d", "#3d8b57", "#8a5fb0", "#b8860b", "#4a9aa8", "#b0457b", "#6b6b6b")
+DASHES = ("", "2 3", "9 3 2 3", "1 5")
+"""Patterns of lines: a line beyond the number of colours has the same colour in the next pattern."""
+COMPARED = "7 4"
+"""Pattern of what is compared against."""
 MAX_POINTS = 300
 """Points of a line; a longer one is thinned to means of neighbours."""
 
@@ -69,27 +73,47 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str, percent: bool 
     ys = [y for line in lines for _, y in line.points]
     scale = _Scale(_range(xs), _range(ys, 0.06))
     _axes(scale, x_title, y_title, percent)
-    for number, line in enumerate(lines):
-        _draw(scale, line, COLOURS[number % len(COLOURS)])
-    return _svg(scale.parts, f"{y_title} by {x_title}") + _legend([line.name for line in lines])
+    styles = [_style(number, line.dashed) for number, line in enumerate(lines)]
+    for line, style in zip(lines, styles, strict=True):
+        _draw(scale, line, style)
+    name, x, y = min(((line.name, *point) for line in lines for point in line.points), key=lambda item: item[2])
+    at = f"{x * 100:g}%" if percent else f"{x:g}"
+    about = f"Line chart, {y_title} by {x_title}: {len(lines)} lines. Lowest: {name}, {y:.4g} at {at}."
+    return _svg(scale.parts, about) + _legend([line.name for line in lines], styles)
 
 
 def histogram_chart(edges: Sequence[float], counts: Sequence[float], cuts: Sequence[Cut], x_title: str) -> str:
-    """Returns an SVG of a histogram with cut lines."""
+    """Returns an SVG of a histogram with cut lines.
+
+    Args:
+        edges: Of the bins, one more than there are bins.
+        counts: Units in each bin.
+        cuts: Lines, with what they mean.
+        x_title: What is counted.
+    """
     scale = _Scale(_range([*edges, *(cut.x for cut in cuts)]), (0.0, max(max(counts), 1.0) * 1.08))
-    _axes(scale, x_title, "units", False)
+    _axes(scale, x_title, "number of units", False, whole=True)
     for lo, hi, count in zip(edges, edges[1:], counts, strict=False):
         left, top = scale.at(lo, count)
         right, bottom = scale.at(hi, 0.0)
         size = f'width="{max(right - left - 0.5, 0.5):.1f}" height="{bottom - top:.1f}"'
         scale.parts.append(f'<rect class="bar" x="{left:.1f}" y="{top:.1f}" {size}/>')
-    for number, cut in enumerate(cuts):
+    styles = [_style(number, False) for number in range(len(cuts))]
+    for cut, style in zip(cuts, styles, strict=True):
         x, _ = scale.at(cut.x, 0.0)
-        colour = COLOURS[1 + number % (len(COLOURS) - 1)]
-        scale.parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{colour}" stroke-width="1.5"/>'
-        )
-    return _svg(scale.parts, f"histogram of {x_title}") + _legend([cut.name for cut in cuts], 1)
+        ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"'
+        scale.parts.append(f'<line {ends} {style} stroke-width="1.5"/>')
+    about = (
+        f"Histogram of {x_title}: {sum(counts):g} units from {edges[0]:.4g} to {edges[-1]:.4g}, {len(cuts)} cut lines."
+    )
+    return _svg(scale.parts, about) + _legend([cut.name for cut in cuts], styles)
+
+
+def _style(number: int, dashed: bool) -> str:
+    """Returns the stroke of a line; no two of a chart's first 32 are alike."""
+    pattern = COMPARED if dashed else DASHES[number // len(COLOURS) % len(DASHES)]
+    dash = f' stroke-dasharray="{pattern}"' if pattern else ""
+    return f'stroke="{COLOURS[number % len(COLOURS)]}"{dash}'
 
 
 def _finite(line: Line) -> Line:
@@ -112,9 +136,11 @@ def _range(values: Sequence[float], margin: float = 0.02) -> tuple[float, float]
     return lo - pad, hi + pad
 
 
-def _axes(scale: _Scale, x_title: str, y_title: str, percent: bool) -> None:
+def _axes(scale: _Scale, x_title: str, y_title: str, percent: bool, whole: bool = False) -> None:
     bottom = HEIGHT - BOTTOM
     for value in ticks(*scale.y):
+        if whole and value % 1:
+            continue  # counts have no halves
         _, y = scale.at(scale.x[0], value)
         scale.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         scale.parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
@@ -138,13 +164,13 @@ def ticks(lo: float, hi: float, about: int = 6) -> list[float]:
     return [round(n * step, 12) for n in range(math.ceil(lo / step), math.floor(hi / step) + 1)]
 
 
-def _draw(scale: _Scale, line: Line, colour: str) -> None:
+def _draw(scale: _Scale, line: Line, style: str) -> None:
     places = [scale.at(x, y) for x, y in line.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dash = ' stroke-dasharray="6 4"' if line.dashed else ""
-    scale.parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.8"{dash} points="{path}"/>')
+    scale.parts.append(f'<polyline fill="none" {style} stroke-width="1.8" points="{path}"/>')
     if len(places) > 40:
         return
+    colour = style.split('"')[1]
     for number, (x, y) in enumerate(places):
         scale.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
         if line.errors and line.errors[number]:
@@ -163,9 +189,11 @@ def _svg(parts: Sequence[str], title: str) -> str:
     )
 
 
-def _legend(names: Sequence[str], first: int = 0) -> str:
+def _legend(names: Sequence[str], styles: Sequence[str]) -> str:
     items = []
-    for number, name in enumerate(names):
-        colour = COLOURS[first + number % (len(COLOURS) - first)]
-        items.append(f'<li><span style="background:{colour}"></span>{escape(name)}</li>')
+    for name, style in zip(names, styles, strict=True):
+        key = (
+            f'<svg class="key" viewBox="0 0 26 8" aria-hidden="true"><line x1="0" x2="26" y1="4" y2="4" {style}/></svg>'
+        )
+        items.append(f"<li>{key}{escape(name)}</li>")
     return f'<ul class="legend">{"".join(items)}</ul>'

@@ -13,7 +13,8 @@ from corpusmill.ablation.summary import histogram, summarise
 
 def result(label, kind, seed, nll, **changes):
     arm = {"label": label, "kind": kind, "fraction": "1/2" if kind != "none" else "1", "which": "middle",
-           "column": "el2n", "reference": "crawl" if kind == "score" else "", "steps": []}  # fmt: skip
+           "column": "el2n", "reference": "crawl" if kind == "score" else "", "steps": [],
+           "by": [], "weight": "rows"}  # fmt: skip
     test = {"nll": nll, "perplexity": math.exp(nll), "bits_per_byte": nll / 3}
     return {
         "arm": arm, "student": "gpt", "kind": "gpt", "seed": seed,
@@ -98,6 +99,48 @@ def test_charts_escape_names_and_leave_out_what_is_not_finite():
     assert "middle, from" in bars
 
 
+def test_no_two_of_many_lines_look_alike():
+    svg = line_chart([Line(str(i), [(0, float(i)), (1, float(i))]) for i in range(20)], "step", "loss")
+    styles = re.findall(r'<polyline fill="none" (stroke="[^"]*"(?: stroke-dasharray="[^"]*")?)', svg)
+    assert len(set(styles)) == len(styles) == 20
+    keys = re.findall(r'<svg class="key"[^>]*><line [^>]*y2="4" (stroke="[^"]*"(?: stroke-dasharray="[^"]*")?)', svg)
+    assert keys == styles
+    assert 'aria-label="Line chart, loss by step: 20 lines. Lowest: 0, 0 at 0."' in svg
+
+
+def test_counts_have_no_halves():
+    svg = histogram_chart([0.0, 1.0, 2.0], [1.0, 2.0], [], "EL2N")
+    labels = re.findall(r'text-anchor="end">([^<]*)<', svg)
+    assert labels == ["0", "1", "2"]
+
+
+def test_operations_that_nobody_knows_are_not_zero():
+    costs = Costs(2.4e6, None, 0.0).as_dict()
+    assert costs["selecting_flops"] is None
+    assert costs["total_flops"] is None
+    rows = summarise([result("no pruning", "none", 0, 4.0), result("served", "stages", 0, 3.9, costs=costs)], 4.0)
+    assert rows[1]["costs"]["selecting_flops"] is None
+    assert rows[1]["break_even"] is None
+    html = page({"name": "x", "description": "", "pool_key": "k", "rows": rows, "recipe": {}, "missing": [],
+                 "scores": [], "references": [], "curves": []})  # fmt: skip
+    cells = re.search(r'<th scope="row">served</th>(<td>gpt</td>.*?)</tr>', html)[1]
+    assert re.findall("<td>(.*?)</td>", cells) == ["gpt", "unknown", "0.0", "0", "2.40e6", "unknown", "unknown", ""]
+
+
+def test_a_chart_by_share_joins_arms_that_differ_in_their_share_alone():
+    rows = []
+    for fraction, share in (("1/2", "50%"), ("7/10", "70%")):
+        for within, by in (("", []), (" within language", ["language"])):
+            made = result(f"el2n middle {share}{within} by crawl", "score", 0, 4.0)
+            made["arm"] |= {"fraction": fraction, "by": by}
+            rows.append(made)
+    html = page({"name": "x", "description": "", "pool_key": "k", "rows": summarise(rows, 4.0), "recipe": {},
+                 "missing": [], "scores": [], "references": [], "curves": []})  # fmt: skip
+    assert "</svg>el2n middle</li>" in html
+    assert "</svg>el2n middle within language</li>" in html
+    assert html.count("</svg>el2n") == 2
+
+
 def test_a_long_curve_is_thinned():
     svg = line_chart([Line("loss", [(i, 1 / (i + 1)) for i in range(10_000)])], "step", "loss")
     assert len(re.search(r'points="([^"]*)"', svg)[1].split()) <= 300
@@ -111,11 +154,15 @@ def test_the_page_holds_every_section_and_no_raw_text_of_the_recipe():
             "recipe": {"name": "</pre><script>"}, "missing": ["<u>run"],
             "scores": [{"reference": "r", "column": "el2n", "histogram": histogram([1.0, 2.0]), "cuts": []}],
             "references": [{"name": "r", "losses": [[3.0, 2.0]]}],
-            "curves": [{"student": "gpt", "label": "a", "losses": [3.0, 2.0], "curve": [{"step": 1.0, "clean": 3.0}]}],
+            "curves": [
+                {"student": "gpt", "arm": "<u>a", "reference": "", "seed": 0, "losses": [3.0, 2.0],
+                 "curve": [{"step": 1.0, "clean": 3.0}]},
+            ],
         }
     )  # fmt: skip
     assert "<script>" not in html
     assert "<i>arm" not in html
+    assert "<u>a" not in html
     assert "&lt;u&gt;run" in html
     for title in ("Arms: gpt", "Scores of the pool", "Loss curves", "Cost", "Recipe"):
         assert f"<h2>{title}</h2>" in html
