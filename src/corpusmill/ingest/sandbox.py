@@ -3,19 +3,20 @@
 HTML parsers in C and Rust can hang or crash: resiliparse takes minutes for 100,000 nested ``<div>``, because its time
 grows with the square of the depth. A page that does that must cost one quarantine row, not the worker.
 
-The child is started by its own command, never by fork, so that it is safe beside threads. It answers in JSON, because
-whatever a hostile page might make of it must not reach this process as code. The time limit is CPU time (ITIMER_PROF):
-a wall clock limit alone would depend on what else the machine does; a generous one stands behind it. Both are armed in
-the child, so that a child whose parent was killed ends too. POSIX only.
+The child is started by its own command, never by fork, so that it is safe beside threads. It answers in JSON with the
+text behind it as UTF-8, because whatever a hostile page might make of it must not reach this process as code. The time
+limit is CPU time (ITIMER_PROF): a wall clock limit alone would depend on what else the machine does; a generous one
+stands behind it. Both are armed in the child, so that a child whose parent was killed ends too. POSIX only.
 """
 
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
 import resource
-import selectors
+import select
 import signal
 import struct
 import subprocess
@@ -36,6 +37,7 @@ _LENGTH = struct.Struct("<Q")
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "HOME", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH")
 WALL_FACTOR, WALL_EXTRA = 4.0, 5.0
 PIPE_BYTES = 1024 * 1024
+ANSWER_BYTES = 64 * 1024  # of an answer read at once: what a pipe holds
 START_SECONDS = 120.0  # loading the extractor; trafilatura takes a second on a free machine
 
 
@@ -96,7 +98,7 @@ class Sandbox:
         charset = (header_charset or "").encode("utf-8", "replace")
         answer: bytes | None = None
         try:
-            _write_all(child, b"".join((_LENGTHS.pack(len(charset), len(html)), charset, html)))
+            _write_all(child, _LENGTHS.pack(len(charset), len(html)) + charset, html)
             answer = _read_frame(child, WALL_FACTOR * self.max_seconds + WALL_EXTRA)
         except TimeoutError:
             self._end()
@@ -104,7 +106,8 @@ class Sandbox:
         except OSError:  # the child is gone; how it ended says why
             pass
         if answer is not None:
-            return Extracted(*json.loads(answer))
+            head, _, text = answer.partition(b"\n")
+            return Extracted(text.decode("utf-8", "surrogatepass"), *json.loads(head))
         code = self._end()
         if code in (-signal.SIGPROF, -signal.SIGALRM):
             return self._timed_out()
@@ -161,11 +164,16 @@ def _input(child: subprocess.Popen[bytes]) -> IO[bytes]:
     return child.stdin
 
 
-def _write_all(child: subprocess.Popen[bytes], data: bytes) -> None:
-    """Writes all bytes to the child."""
-    rest = memoryview(data)
+def _write_all(child: subprocess.Popen[bytes], head: bytes, data: bytes) -> None:
+    """Writes all bytes to the child; without joining them, because a page is copied often enough."""
+    fd, rest = _input(child).fileno(), memoryview(data)
+    n_written = os.writev(fd, (head, rest))
+    while n_written < len(head):  # a full pipe may take a part of the head only
+        head = head[n_written:]
+        n_written = os.writev(fd, (head, rest))
+    rest = rest[n_written - len(head) :]
     while rest:
-        rest = rest[_input(child).write(rest) :]
+        rest = rest[os.write(fd, rest) :]
 
 
 def _widen(child: subprocess.Popen[bytes]) -> None:
@@ -184,17 +192,17 @@ def _read_frame(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
     assert child.stdout is not None
     deadline = time.monotonic() + seconds
     fd, received, expected = child.stdout.fileno(), bytearray(), _LENGTH.size
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        while len(received) < expected:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
-            data = os.read(fd, 1024 * 1024)
-            if not data:
-                return None
-            received += data
-            if len(received) >= _LENGTH.size:
-                expected = _LENGTH.size + _LENGTH.unpack_from(received)[0]
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    while len(received) < expected:
+        if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError
+        data = os.read(fd, ANSWER_BYTES)
+        if not data:
+            return None
+        received += data
+        if len(received) >= _LENGTH.size:
+            expected = _LENGTH.size + _LENGTH.unpack_from(received)[0]
     return bytes(received[_LENGTH.size :])
 
 
@@ -218,6 +226,7 @@ def main() -> None:
     logging.disable()
     extractor = load_extractor(name, options)
     _limit(max_bytes_memory)
+    gc.freeze()  # what was loaded stays; going through it again and again would take 3 % of a page's time
     pages = sys.stdin.buffer
     _answer(answers, b"")
     while len(lengths := pages.read(_LENGTHS.size)) == _LENGTHS.size:
@@ -229,7 +238,8 @@ def main() -> None:
         result = extract_page(html, charset or None, extractor)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _answer(answers, json.dumps(astuple(result)).encode())
+        text, *rest = astuple(result)
+        _answer(answers, json.dumps(rest).encode() + b"\n" + text.encode("utf-8", "surrogatepass"))
 
 
 def _answer(answers: IO[bytes], data: bytes) -> None:
