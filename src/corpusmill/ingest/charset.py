@@ -64,9 +64,9 @@ def decode_html(data: bytes, header_charset: str | None) -> DecodedText:
         if data.startswith(mark):
             return _decoded(data[len(mark) :], codec, "bom")
     binary = _is_binary(data)
-    if not binary and (codec := python_codec(header_charset or "")):  # most pages; spares the search for a meta element
+    if not binary and (stated := python_codec(header_charset or "")):  # most pages; spares the search for a meta
         try:
-            return DecodedText(data.decode(codec), codec, "header")
+            return DecodedText(data.decode(stated), stated, "header")
         except UnicodeDecodeError:
             pass
     declared = _declared(data, header_charset)
