@@ -31,6 +31,10 @@ class NearConfig(StageConfig):
         return f"minhash-{INDEX_VERSION}-" + fingerprint([INDEX_VERSION, self.bands, self.rows, self.ngram])
 
 
+Survivor = Literal["oldest_crawl", "first_published"]
+"""Policies; see `DeduplicationConfig.survivor`."""
+
+
 class LinesConfig(StageConfig):
     """Which repeated lines or paragraphs are removed from the documents of a crawl; the first of each stays."""
 
@@ -55,8 +59,10 @@ class DeduplicationConfig(StageConfig):
     """True: a document whose copy stands in the published corpus of an older crawl is removed."""
     lines: LinesConfig | None = None
     """Lines or paragraphs that stand in the crawl more than once as well; None: whole documents only."""
-    survivor: Literal["oldest_crawl"] = "oldest_crawl"
-    """The copy of the oldest crawl stays, within a crawl the lowest document id; crawls are ordered by their ids."""
+    survivor: Survivor = "oldest_crawl"
+    """Which copy stays; within a crawl always the one with the lowest document id. ``oldest_crawl``: that of the oldest
+    crawl, by the crawls' ids; newer crawls give up to a backfill what it holds. ``first_published``: the one that is
+    published already, whatever its crawl; nothing is ever retracted, and the corpus depends on the order of runs."""
 
     @property
     def compares_crawls(self) -> bool:
@@ -66,6 +72,15 @@ class DeduplicationConfig(StageConfig):
     def fingerprint(self) -> str:
         """Returns 16 hex digits over all fields; lines count where they are set, so that older corpora keep theirs."""
         return fingerprint(self.model_dump(mode="json", exclude=set() if self.lines else {"lines"}))
+
+    @model_validator(mode="after")
+    def _first_published_needs_crawls(self) -> Self:
+        if self.survivor == "first_published" and not self.compares_crawls:
+            raise ValueError(
+                "survivor='first_published' says which copy of several crawls stays, but nothing is compared across "
+                "crawls: set across_crawls=True and method='exact', or leave survivor out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _near_needs_exact(self) -> Self:

@@ -92,6 +92,10 @@ DEDUPLICATED: dict[str, str] = {
     "deduplicate.exact_older_crawl": "A copy stands in the published corpus of an older crawl.",
     "deduplicate.near_same_crawl": "A near duplicate with a lower document id is in the same crawl.",
     "deduplicate.near_older_crawl": "A near duplicate of an older crawl is published or went for a published one.",
+    "deduplicate.exact_published_crawl": "A copy was published before, in whatever crawl (`first_published`).",
+    "deduplicate.near_published_crawl": "A near duplicate was published before, in whatever crawl (`first_published`).",
+    "deduplicate.lines.too_little_left": "More than `max_removed` of its text stands in other documents of the crawl.",
+    "deduplicate.lines.nothing_left": "All lines of its text stand in other documents of the crawl.",
 }
 
 DOCUMENT_CODES: dict[str, str] = {

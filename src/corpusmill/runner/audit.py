@@ -2,11 +2,11 @@
 
 The default policy keeps the copy of the oldest crawl. So when a backfilled older crawl is published, newer crawls that
 hold copies of its documents are assembled again, from their stored tables, on the same branch: readers see both changes
-in one snapshot, or neither.
+in one snapshot, or neither. Under ``first_published`` no crawl gives up anything.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.config import fingerprint
-from corpusmill.dedup.crawl_order import crawl_order
+from corpusmill.dedup.crawl_order import crawls_after
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import commit_partition
 from corpusmill.lakehouse.epochs import current_epoch
@@ -82,7 +82,8 @@ def build_audit_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
     Where older crawls were published since the run was planned, the crawl is deduplicated, selected and assembled
     again on the present base first; no model is needed for that.
     """
-    across = plan.parsed_recipe().deduplication.compares_crawls
+    deduplication = plan.parsed_recipe().deduplication
+    across = deduplication.compares_crawls
     corpus = f"{plan.name}.corpus"
     for table in [stage_table(plan, stage).identifier for stage in published_stages(plan)]:
         if branch_name(plan) in lake.table(table).refs():
@@ -91,13 +92,14 @@ def build_audit_branch(lake: Lakehouse, plan: RunPlan) -> AuditBranch:
         create_audit_branch(lake, f"{plan.name}.corpus_sequences", plan.crawl, plan.epoch)
     branch = create_audit_branch(lake, corpus, plan.crawl, plan.epoch)
     # Read after the branch was made: what is published later moves main, and publishing the branch is then refused.
-    base = published_base(lake, plan.name, plan.crawl)
+    base = published_base(lake, plan.name, plan.crawl, deduplication.survivor)
     current = plan if not across or base == plan.base else rebased(plan, base)
     done = {plan.crawl: _commit_crawl(lake, plan, current, branch)}
     retracted = {}
     if across:
         newer_base = [*base, BaseCrawl(crawl=plan.crawl, key=done[plan.crawl].token.key)]
-        for crawl in _newer_crawls(lake, plan):
+        published = [p["crawl"] for p in lake.table(corpus).partitions()]
+        for crawl in crawls_after(plan.crawl, published, deduplication.survivor):
             before = lake.table(corpus).count({"crawl": crawl})
             done[crawl] = _commit_newer(lake, plan, crawl, newer_base, branch)
             retracted[crawl] = max(0, before - done[crawl].rows["corpus"])
@@ -153,7 +155,7 @@ def _commit_crawl(lake: Lakehouse, planned: RunPlan, current: RunPlan, branch: s
     """Commits the run's own crawl to the branch: its shards, or a new assembly where the base has moved."""
     if current.keys["corpus"] == planned.keys["corpus"]:
         token = planned.token("corpus")
-        write_record(lake, provenance_uri(lake, planned.name, planned.crawl, token.key), {"plan": planned.uri(lake)})
+        _note_provenance(lake, planned, token.key, planned.base)
         places = {stage_table(planned, stage).key_name: stage for stage in published_stages(planned)}
         return Committed(token, {name: _commit_shards(lake, planned, s, branch) for name, s in places.items()})
     log.info("crawl %s is assembled again: older crawls were published since it was planned", planned.crawl)
@@ -170,11 +172,6 @@ def _commit_shards(lake: Lakehouse, plan: RunPlan, stage: str, branch: str) -> i
         lake, place.identifier, place.partition, found, token, branch=branch, expected_shards=names
     )
     return result.rows
-
-
-def _newer_crawls(lake: Lakehouse, plan: RunPlan) -> list[str]:
-    crawls = [p["crawl"] for p in lake.table(f"{plan.name}.corpus").partitions()]
-    return sorted((c for c in crawls if crawl_order(c) > crawl_order(plan.crawl)), key=crawl_order)
 
 
 def _commit_newer(lake: Lakehouse, plan: RunPlan, crawl: str, base: list[BaseCrawl], branch: str) -> Committed:
@@ -205,7 +202,7 @@ def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: st
         "is selected anew: run that crawl again", stored.crawl,
     )  # fmt: skip
     if stored.packs_sequences:
-        return _write(lake, stored, key, remaining_with_sequences(lake, stored, taken, branch), branch)
+        return _write(lake, stored, key, remaining_with_sequences(lake, stored, taken, branch), branch, base)
 
     def remaining() -> Iterator[pa.Table]:
         columns = CORPUS.schema.names
@@ -213,7 +210,7 @@ def _retract(lake: Lakehouse, stored: RunPlan, base: list[BaseCrawl], branch: st
         for _, rows in groups:
             yield rows.filter(pc.invert(pc.is_in(rows["dedup_digest"], value_set=taken.combine_chunks())))
 
-    return _write(lake, stored, key, {"corpus": remaining()}, branch)
+    return _write(lake, stored, key, {"corpus": remaining()}, branch, base)
 
 
 def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str) -> Committed:
@@ -249,11 +246,22 @@ def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str)
     if stored.packs_sequences:
         kept = sequence_groups(lake, stored, stored.files, retracted=out, selection=selection)
         contents["corpus_sequences"] = (rows for _, rows in kept)
-    return _write(lake, stored, key, contents, branch)
+    return _write(lake, stored, key, contents, branch, current.base)
+
+
+def _note_provenance(lake: Lakehouse, stored: RunPlan, key: str, base: Sequence[BaseCrawl]) -> None:
+    """Notes under the key of a crawl's content which plan's tables it comes from and what it was compared with."""
+    record = {"plan": stored.uri(lake), "base": [b.model_dump(mode="json") for b in base]}
+    write_record(lake, provenance_uri(lake, stored.name, stored.crawl, key), record)
 
 
 def _write(
-    lake: Lakehouse, stored: RunPlan, key: str, contents: Mapping[str, Iterator[pa.Table]], branch: str
+    lake: Lakehouse,
+    stored: RunPlan,
+    key: str,
+    contents: Mapping[str, Iterator[pa.Table]],
+    branch: str,
+    base: Sequence[BaseCrawl],
 ) -> Committed:
     """Commits a crawl's rows to the branch under a key, and notes which plan's tables they come from.
 
@@ -263,9 +271,10 @@ def _write(
         key: Content key of the corpus partition; that of its sequences follows from it.
         contents: Rows by table name: ``corpus``, and ``corpus_sequences`` where the recipe packs them.
         branch: The audit branch.
+        base: The crawls that its documents gave way to.
     """
     partition = {"crawl": stored.crawl}
-    write_record(lake, provenance_uri(lake, stored.name, stored.crawl, key), {"plan": stored.uri(lake)})
+    _note_provenance(lake, stored, key, base)
     # The newest epoch, not the stored plan's: a run of that crawl that is under way deduplicates against us when it
     # publishes, so it need not stop us, nor we it.
     epoch, _ = current_epoch(lake, stored.name, stored.crawl)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.batches import Column
+from corpusmill.dedup.config import Survivor
 from corpusmill.dedup.exact import find_exact_duplicates
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition
@@ -69,7 +70,7 @@ def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
     left = _without(kept, removed_ids(found))
     report.documents_in, report.characters_in = kept.num_rows, _total(kept["n_chars"])
     report.documents_kept, report.characters_kept = left.num_rows, _total(left["n_chars"])
-    report.removed = _reasons(found, plan.crawl)
+    report.removed = _reasons(found, plan.crawl, plan.parsed_recipe().deduplication.survivor)
     if compares_lines(plan):
         _count_lines(report, left, line_counts(lake, plan))
     report.seconds = round(time.monotonic() - started, 3)
@@ -112,19 +113,17 @@ def _published(lake: Lakehouse, plan: RunPlan, ref: str | None) -> Iterator[tupl
         yield base.crawl, corpus.scan({"crawl": base.crawl}, columns=["doc_id", "dedup_digest"], ref=ref)
 
 
-_REASONS = {
-    "exact": ("deduplicate.exact_same_crawl", "deduplicate.exact_older_crawl"),
-    "near": ("deduplicate.near_same_crawl", "deduplicate.near_older_crawl"),
-}
-"""Reasons by kind: of a copy in the same crawl, and of one in an older crawl."""
+_OTHER_CRAWL: dict[Survivor, str] = {"oldest_crawl": "older_crawl", "first_published": "published_crawl"}
+"""What reasons call the crawl of a copy that is in another one."""
 
 
-def _reasons(found: pa.Table, crawl: str) -> dict[str, int]:
+def _reasons(found: pa.Table, crawl: str, survivor: Survivor) -> dict[str, int]:
     out = found.filter(pc.invert(found["kept"]))
     here = pc.equal(out["duplicate_of_crawl"], pa.scalar(crawl, STRING))
     counts = {}
-    for kind, (same, older) in _REASONS.items():
+    for kind in ("exact", "near"):
         of_kind = pc.equal(out["kind"], pa.scalar(kind, STRING))
-        counts[same] = out.filter(pc.and_(of_kind, here)).num_rows
-        counts[older] = out.filter(pc.and_(of_kind, pc.invert(here))).num_rows
+        counts[f"deduplicate.{kind}_same_crawl"] = out.filter(pc.and_(of_kind, here)).num_rows
+        other = f"deduplicate.{kind}_{_OTHER_CRAWL[survivor]}"
+        counts[other] = out.filter(pc.and_(of_kind, pc.invert(here))).num_rows
     return {reason: n for reason, n in counts.items() if n}

@@ -12,8 +12,8 @@ from typing import Any
 
 from corpusmill import __version__
 from corpusmill.config import StageConfig, fingerprint
-from corpusmill.dedup.config import NearConfig
-from corpusmill.dedup.crawl_order import crawl_order
+from corpusmill.dedup.config import NearConfig, Survivor
+from corpusmill.dedup.crawl_order import crawls_before
 from corpusmill.dedup.spark_master import spark_master
 from corpusmill.errors import ConfigError
 from corpusmill.ingest.crawl import list_files, path_list_digest
@@ -25,7 +25,7 @@ from corpusmill.pruning.packing_config import PACKING_VERSION, packing_of
 from corpusmill.recipe import BUNDLED_CRAWLS, Recipe, parse_recipe
 from corpusmill.runner.models import PinnedModel, pin_models_of, without_models
 from corpusmill.runner.pinned_files import pin_files
-from corpusmill.runner.records import read_record, record_uri, write_record
+from corpusmill.runner.records import find_record, read_record, record_uri, write_record
 from corpusmill.runner.reference_building.pool_check import check_score_model
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class RunPlan(StageConfig):
     models: dict[str, PinnedModel]
     """Pinned model of each model stage."""
     base: tuple[BaseCrawl, ...]
-    """Older published crawls, oldest first."""
+    """Published crawls whose copies stay, oldest first: the older ones, or under ``first_published`` all others."""
     keys: dict[str, str]
     """Commit key of every stage."""
     started_at: str
@@ -150,13 +150,18 @@ def cut_shards(files: Sequence[str], max_shards: int) -> tuple[Shard, ...]:
     return tuple(Shard(name=f"{i:05d}", files=tuple(files[bounds[i] : bounds[i + 1]])) for i in range(n))
 
 
-def published_base(lake: Lakehouse, recipe: str, crawl: str) -> tuple[BaseCrawl, ...]:
-    """Returns the older crawls in the published corpus with their content keys, oldest first."""
+def provenance_uri(lake: Lakehouse, recipe: str, crawl: str, key: str) -> str:
+    """Returns where the plan that a corpus partition was assembled from is named, by the partition's content key."""
+    return record_uri(lake, recipe, crawl, "corpora", f"{key}.json")
+
+
+def published_base(
+    lake: Lakehouse, recipe: str, crawl: str, survivor: Survivor = "oldest_crawl"
+) -> tuple[BaseCrawl, ...]:
+    """Returns the crawls in the published corpus whose copies stay, with their content keys, oldest first."""
     corpus = lake.table(f"{recipe}.corpus")
-    older = sorted(
-        (p["crawl"] for p in corpus.partitions() if crawl_order(p["crawl"]) < crawl_order(crawl)), key=crawl_order
-    )
-    keys = [(c, corpus.partition_key({"crawl": c})) for c in older]
+    before = crawls_before(crawl, [p["crawl"] for p in corpus.partitions()], survivor)
+    keys = [(c, corpus.partition_key({"crawl": c})) for c in before]
     return tuple(BaseCrawl(crawl=c, key=k) for c, k in keys if k is not None)
 
 
@@ -260,9 +265,9 @@ def draft_plan(lake: Lakehouse, recipe: Recipe, crawl: str, source: str | None =
     if recipe.score is not None:
         check_score_model(lake, recipe.score.model, crawl, recipe.score.metrics, warn=log.warning)
     models = pin_models(recipe)
-    base = published_base(lake, recipe.name, crawl)
+    base = published_base(lake, recipe.name, crawl, recipe.deduplication.survivor)
     extraction = extraction_fingerprint(recipe.ingest)
-    return RunPlan(
+    drafted = RunPlan(
         recipe=recipe.model_dump(mode="json"),
         crawl=crawl,
         run_id="",
@@ -277,6 +282,24 @@ def draft_plan(lake: Lakehouse, recipe: Recipe, crawl: str, source: str | None =
         ),
         started_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
+    return _as_published(lake, drafted) if recipe.deduplication.survivor == "first_published" else drafted
+
+
+def _as_published(lake: Lakehouse, plan: RunPlan) -> RunPlan:
+    """Returns the plan on the base that its crawl was published on, where it would give just what is published.
+
+    Crawls that were published since gave way to this one, so they are no reason to decide it again; one of the base
+    with other content by now is.
+    """
+    corpus = lake.table(f"{plan.name}.corpus")
+    key = corpus.partition_key({"crawl": plan.crawl})
+    record = None if key is None else find_record(lake, provenance_uri(lake, plan.name, plan.crawl, key))
+    if record is None or "base" not in record:
+        return plan
+    base = [BaseCrawl.load(values) for values in record["base"]]
+    unchanged = all(corpus.partition_key({"crawl": b.crawl}) == b.key for b in base)
+    before = rebased(plan, base)
+    return before if unchanged and before.keys["corpus"] == key else plan
 
 
 def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: str | None = None) -> RunPlan:

@@ -1,13 +1,10 @@
 """Which plan's stored tables a published crawl was assembled from."""
 
 from corpusmill.lakehouse.catalog import Lakehouse
-from corpusmill.runner.plan import RunPlan, load_plan
-from corpusmill.runner.records import read_record, record_uri
+from corpusmill.runner.plan import RunPlan, load_plan, provenance_uri
+from corpusmill.runner.records import read_record
 
-
-def provenance_uri(lake: Lakehouse, recipe: str, crawl: str, key: str) -> str:
-    """Returns where the plan that a corpus partition was assembled from is named, by the partition's content key."""
-    return record_uri(lake, recipe, crawl, "corpora", f"{key}.json")
+__all__ = ["provenance_uri", "source_plan"]
 
 
 def source_plan(lake: Lakehouse, recipe: str, crawl: str, key: str) -> RunPlan:

@@ -26,7 +26,9 @@ def test_near_is_off_by_default_and_takes_the_published_parameters():
         ({"lines": {"unit": "sentence"}}, "lines.unit='sentence'"),
         ({"lines": {"min_words": 0}}, "lines.min_words=0"),
         ({"lines": {"max_removed": 0}}, "lines.max_removed=0"),
-        ({"survivor": "newest"}, "survivor='newest'"),
+        ({"survivor": "newest"}, "survivor='newest': Input should be 'oldest_crawl' or 'first_published'"),
+        ({"survivor": "first_published", "across_crawls": False}, "set across_crawls=True and method='exact'"),
+        ({"survivor": "first_published", "method": None}, "nothing is compared across crawls"),
     ],
 )
 def test_wrong_settings_are_named(values, message):
