@@ -223,8 +223,8 @@ def checked(stage: Stage, batch: pa.Table) -> StageOutput:
     if "text" in stage.output_schema.names:
         n_null = output.kept["text"].null_count
         assert n_null == 0, f"stage {stage.name} kept {n_null} rows without text"
-    n_chars = sum(len(t) for t in batch["text"].to_pylist() if t) if "text" in batch.schema.names else 0
-    output.metrics.setdefault("characters_in", float(n_chars))
+    n_chars = pc.sum(pc.utf8_length(batch["text"])).as_py() if "text" in batch.schema.names else 0
+    output.metrics.setdefault("characters_in", float(n_chars or 0))
     return output
 
 
@@ -235,7 +235,7 @@ def count_output(report: StageReport, output: StageOutput) -> None:
     report.characters_in += int(output.metrics.get("characters_in", 0))
     for column in ("n_chars", "n_chars_after"):
         if column in output.kept.schema.names:
-            report.characters_kept += sum(v or 0 for v in output.kept[column].to_pylist())
+            report.characters_kept += int(pc.sum(output.kept[column]).as_py() or 0)
             break
     removed = Counter(report.removed)
     for column in ("drop_reason", "reason", "skipped_reason"):
