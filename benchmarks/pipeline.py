@@ -8,13 +8,13 @@ FineWeb, then MinHash (14 x 8, 5-grams). No URL lists and no masking on either s
 through runner and lakehouse (catalog, commits, audit, publication, report); ``bare`` is the same stage work by the
 stages' own functions in plain processes.
 
-The shared crawls are small, so that our side reads altered copies of the files as well (``--copies``; other words, no
-duplicates, see `pipeline_crawls.altered_copy`); datatrove, which is slow enough to be measured, reads the files alone.
+The shared crawls are small, so that ours and ``bare`` read altered copies of the pages as well (``--copies``; other
+words, no duplicates, see `pipeline_crawls.altered_records`); datatrove, slow enough to be measured, reads the files.
 
-A ratio is of CPU seconds a page of all processes after start-up, which is measured by a run over one page a process and
-taken off: it is paid once a process, whatever the crawl weighs. Standard error has all figures, with start-up and wall
-time too. The last line is JSON; ``docs_per_s_ratio`` is theirs over ours (above 1: ours is faster), ``memory_ratio`` the
-largest PSS of a worker with its children, ours over theirs, ``layer_overhead`` ours over ``bare``.
+A ratio is of CPU seconds a page of all processes after start-up, which is measured by a run over one page a process
+and taken off: it is paid once a process, whatever the crawl weighs. Standard error has all figures, with start-up and
+wall time too. The last line is JSON; ``docs_per_s_ratio`` is theirs over ours (above 1: ours is faster),
+``memory_ratio`` the largest PSS of a worker with its children, ours over theirs, ``layer_overhead`` ours over ``bare``.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline_crawls import CRAWL, altered_copy, make_crawl, one_page_files
+from pipeline_crawls import CRAWL, make_crawl, one_page_files, with_copies
 from pipeline_floors import records
 from pipeline_processes import Cost, measure
 
@@ -223,9 +223,9 @@ def main() -> None:
         scratch = Path(folder)
         if options.floors:
             print_floors(files, scratch)
-        (scratch / "altered").mkdir()
-        copies = [altered_copy(f, number, scratch / "altered") for number in range(1, options.copies) for f in files]
-        warcs = {"start": one_page_files(scratch / "pages", WORKERS), "files": files, "copies": [*files, *copies]}
+        (scratch / "longer").mkdir()
+        longer = [with_copies(file, options.copies, scratch / "longer") for file in files]
+        warcs = {"start": one_page_files(scratch / "pages", WORKERS), "files": files, "copies": longer}
         crawls = {name: Crawl.of(scratch / name, found) for name, found in warcs.items()}
         say(f"{crawls['files'].n_pages} HTML pages in {len(files)} files, {sum(f.stat().st_size for f in files)} bytes")
         runs = {side: Runs() for side in ([OURS, BARE, PEER] if options.peer_rounds else [OURS, BARE])}

@@ -47,11 +47,25 @@ def members(file: Path) -> Iterator[bytes]:
         data = data[min(len(data), _MEMBER_BYTES) - len(inflater.unused_data) :]
 
 
-def altered_copy(file: Path, number: int, folder: Path) -> Path:
-    """Writes a copy of a WARC file with other record ids and, in half of the longer words of its text, other letters.
+def with_copies(file: Path, copies: int, folder: Path) -> Path:
+    """Writes a WARC file that holds a file's records and altered copies of them, and returns its path."""
+    longer = folder / file.name
+    with longer.open("wb") as out:
+        out.write(file.read_bytes())
+        for number in range(1, copies):
+            out.writelines(gzip.compress(record, 6) for record in altered_records(file, number))
+    return longer
 
-    Lengths stay, stop words and markup too, so that a copy costs and passes rules as the original does and is no
+
+def altered_records(file: Path, number: int) -> Iterator[bytes]:
+    """Yields the records of a WARC file with other ids and, in half of the longer words of the text, other letters.
+
+    Lengths stay, stop words and markup too, so that a copy costs and passes rules much as the original does and is no
     duplicate of it.
+
+    Args:
+        file: The file, with a gzip member a record.
+        number: Number of the copy, 1 to 12.
     """
 
     def id_of_copy(found: re.Match[bytes]) -> bytes:
@@ -64,13 +78,9 @@ def altered_copy(file: Path, number: int, folder: Path) -> Path:
     def text_node(found: re.Match[bytes]) -> bytes:
         return _LONG_WORD.sub(word, found[0])
 
-    copy = folder / f"{number}-{file.name}"
-    with copy.open("wb") as out:
-        for content in members(file):
-            head, end, block = content.partition(b"\r\n\r\n")
-            block = _TEXT_NODE.sub(text_node, block)
-            out.write(gzip.compress(_RECORD_ID.sub(id_of_copy, head) + end + block, 6))
-    return copy
+    for content in members(file):
+        head, end, block = content.partition(b"\r\n\r\n")
+        yield _RECORD_ID.sub(id_of_copy, head) + end + _TEXT_NODE.sub(text_node, block)
 
 
 def one_page_files(folder: Path, n: int) -> list[Path]:
