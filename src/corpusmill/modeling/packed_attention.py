@@ -8,8 +8,8 @@ stands behind them. Rejected drafts and earlier owners of a row are thereby invi
 Heads that share keys and values (grouped or multi-query attention) are folded into the query axis, where transformers
 copies keys and values once for each head as soon as there is a mask.
 
-Shapes: N packed tokens, R rows of the cache, S slots, H heads, G heads sharing one key head, D head width, K tokens of
-the widest row in a step.
+Shapes: N packed tokens, R rows of a step, S slots, H heads, G heads sharing one key head, D head width, K tokens of the
+widest row in a step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,46 +21,11 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from corpusmill.modeling.plain_llama import embedded, is_plain_llama, layer_output, norm
+from corpusmill.modeling.plain_llama import embedded, is_plain_llama, last_layer_output, layer_output, norm
+from corpusmill.modeling.slot_cache import SlotCache
 
 NAME = "corpusmill_packed"
 _REFUSED = ("softcap", "s_aux", "sliding_window", "position_bias", "head_mask")
-
-
-class SlotCache:
-    """Keys and values of R rows with S slots each; memory is taken layer by layer when its shape is first seen.
-
-    Args:
-        n_rows: R.
-        n_slots: S, at least the positions of the longest row.
-    """
-
-    def __init__(self, n_rows: int, n_slots: int) -> None:
-        self.n_rows, self.n_slots = n_rows, n_slots
-        self.keys: dict[int, torch.Tensor] = {}  # layer -> [R, H / G, S, D]
-        self.values: dict[int, torch.Tensor] = {}
-        self._sight = torch.zeros(0, 0)
-
-    def write(self, layer: int, step: "PackedStep", key_NHD: torch.Tensor, value_NHD: torch.Tensor) -> None:
-        """Puts keys and values of packed tokens into their slots."""
-        for stores, new_NHD in ((self.keys, key_NHD), (self.values, value_NHD)):
-            if layer not in stores:
-                n_heads, width = new_NHD.shape[1:]
-                stores[layer] = new_NHD.new_zeros((self.n_rows, n_heads, self.n_slots, width))
-            stores[layer].flatten(0, 2).index_copy_(0, step.slots(new_NHD.shape[1]), new_NHD.flatten(0, 1))
-
-    def move(self, source: int, target: int, n_slots: int) -> None:
-        """Copies the first slots of one row to another row."""
-        for store in (self.keys, self.values):
-            for stored in store.values():
-                stored[target, :, :n_slots] = stored[source, :, :n_slots]
-
-    def sight(self, start: int, n: int, dtype: torch.dtype) -> torch.Tensor:
-        """Returns the mask [n, start + n] of n tokens from a position on: a view of memory that all positions share."""
-        if len(self._sight) < n or self._sight.dtype != dtype:
-            seen = torch.arange(self.n_slots + n) <= torch.arange(n)[:, None] + self.n_slots
-            self._sight = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
-        return self._sight[:n, self.n_slots - start : self.n_slots + n]
 
 
 @dataclass
@@ -68,24 +33,26 @@ class PackedStep:
     """Which of the packed tokens belong together; made by `prefill_step` and `decode_step`.
 
     Attributes:
-        cache: Where keys and values go, None: nowhere.
-        lengths: Tokens of each row.
+        cache: Where keys and values go.
+        members: Row of the cache of each row of the step.
+        lengths: Tokens of each row of the step.
         rows: [N] row of the cache of each packed token.
         places: [N] position of each packed token.
-        starts: First position of each row in a step of decoding, None for whole prompts.
-        masks: [K, start + K] added to the scores of each row of a step on a CPU; None for a single token.
+        starts: First position of each row in a step of decoding or on a CPU; None for whole prompts on a GPU.
+        n_shared: Positions that all rows share with the first one, which alone has tokens there.
         n_seen: Slots in sight of any query.
         spread: [R * K] packed token that stands at each padded place; None where K is 1, and on a CPU.
         gather: [N] padded place of each packed token.
         mask: [R, 1, K, S] added to the scores; None on a CPU.
     """
 
-    cache: SlotCache | None
+    cache: SlotCache
+    members: Sequence[int]
     lengths: Sequence[int]
-    rows: torch.Tensor | None = None
-    places: torch.Tensor | None = None
+    rows: torch.Tensor
+    places: torch.Tensor
     starts: Sequence[int] | None = None
-    masks: Sequence[torch.Tensor | None] = ()
+    n_shared: int = 0
     n_seen: int = 0
     spread: torch.Tensor | None = None
     gather: torch.Tensor | None = None
@@ -96,9 +63,6 @@ class PackedStep:
     def slots(self, n_heads: int) -> torch.Tensor:
         """Returns the slot of each head of each packed token, numbered over all rows and heads."""
         if n_heads not in self._slots:
-            assert self.cache is not None
-            assert self.rows is not None
-            assert self.places is not None
             head_H = torch.arange(n_heads, device=self.rows.device)
             slots_NH = (self.rows[:, None] * n_heads + head_H) * self.cache.n_slots + self.places[:, None]
             self._slots[n_heads] = slots_NH.flatten()
@@ -114,28 +78,48 @@ class PackedStep:
         found: torch.Tensor = self._folded[n_shared]
         return found
 
-    def folded_masks(self, n_shared: int) -> Sequence[torch.Tensor | None]:
-        """Returns the masks [G * K, start + K] of single rows for queries of G heads side by side."""
-        if n_shared == 1:
-            return self.masks
-        if n_shared not in self._folded:
-            self._folded[n_shared] = [None if mask is None else mask.repeat(n_shared, 1) for mask in self.masks]
-        found: Sequence[torch.Tensor | None] = self._folded[n_shared]
-        return found
+    def write(self, layer: int, key_NHD: torch.Tensor, value_NHD: torch.Tensor) -> None:
+        """Puts keys and values of a layer into the cache."""
+        self.cache.write(layer, self.slots(key_NHD.shape[1]), key_NHD, value_NHD)
+        if self.n_shared and len(self.members) > 1:
+            self.cache.share(layer, self.members, self.n_shared)
+
+    def attend(self, layer: int, query_NHD: torch.Tensor, scale: float | None) -> torch.Tensor:
+        """Returns attention [N, H, D], row by row over the slots that each row has."""
+        assert self.starts is not None
+        out_NHD = query_NHD.new_empty((*query_NHD.shape[:2], self.cache.values[layer].shape[3]))
+        first = 0
+        for row, start, n in zip(self.members, self.starts, self.lengths, strict=True):
+            end = first + n
+            self.cache.attend(layer, row, start, query_NHD[first:end], scale, out_NHD[first:end])
+            first = end
+        return out_NHD
+
+    def single(self, wanted: torch.Tensor) -> "PackedStep":
+        """Returns the step in which some of the packed tokens attend, each one for itself."""
+        rows, places = self.rows[wanted], self.places[wanted]
+        return PackedStep(self.cache, rows.tolist(), [1] * len(rows), rows, places, starts=places.tolist())
 
 
-def prefill_step(cache: SlotCache | None, rows: Sequence[int], lengths: Sequence[int], device: Any) -> PackedStep:
-    """Returns the step of whole prompts that lie one behind the other; ``cache`` None keeps no keys and values.
+def prefill_step(
+    cache: SlotCache, rows: Sequence[int], lengths: Sequence[int], model: Any, n_shared: int = 0
+) -> PackedStep:
+    """Returns the step of prompts that lie one behind the other.
 
     Args:
         cache: Where keys and values go.
-        rows: Row of the cache for each prompt.
+        rows: Row of the cache for each prompt; consecutive ones where they share a beginning.
         lengths: Tokens of each prompt.
-        device: Torch device of the model.
+        model: The model, for its device.
+        n_shared: Tokens with which all prompts begin; all but the first prompt are packed without them. Only where
+            `shares_beginnings`, and less than the shortest prompt has.
     """
-    if cache is None:
-        return PackedStep(None, lengths)
-    return PackedStep(cache, lengths, *_places(rows, [0] * len(lengths), lengths, device))
+    starts = [0] + [n_shared] * (len(lengths) - 1)
+    packed_lengths = [n - start for n, start in zip(lengths, starts, strict=True)]
+    step = PackedStep(cache, rows, packed_lengths, *_places(rows, starts, packed_lengths, model.device))
+    if shares_beginnings(model):
+        step.starts, step.n_shared = starts, n_shared
+    return step
 
 
 def decode_step(cache: SlotCache, starts: Sequence[int], lengths: Sequence[int], model: Any) -> PackedStep:
@@ -150,13 +134,14 @@ def decode_step(cache: SlotCache, starts: Sequence[int], lengths: Sequence[int],
         lengths: New tokens of each row, at least 1.
         model: The model, for its device and the dtype of its mask.
     """
-    device, dtype = model.device, model.dtype
-    step = PackedStep(cache, lengths, *_places(range(len(lengths)), starts, lengths, device), starts=starts)
-    if _attends_by_rows(model):
-        spans = zip(starts, lengths, strict=True)
-        step.masks = [None if n == 1 else cache.sight(start, n, dtype) for start, n in spans]
-        return step
-    return _padded(step, starts, device, dtype)
+    rows = range(len(lengths))
+    step = PackedStep(cache, rows, lengths, *_places(rows, starts, lengths, model.device), starts=starts)
+    return step if _attends_by_rows(model) else _padded(step, starts, model.device, model.dtype)
+
+
+def shares_beginnings(model: Any) -> bool:
+    """Returns whether `prefill_step` may leave out what all prompts begin with."""
+    return _attends_by_rows(model)
 
 
 def _attends_by_rows(model: Any) -> bool:
@@ -223,16 +208,13 @@ def _attention(
     scaling: float | None,
 ) -> torch.Tensor:
     """Returns attention [1, N, H, D] of queries [1, H, N, D]; new keys and values go into the cache before."""
-    if step.cache is not None:
-        step.cache.write(layer, step, key_NHD, value_NHD)
+    step.write(layer, key_NHD, value_NHD)
     if step.starts is None:
         key, value = key_NHD.transpose(0, 1)[None], value_NHD.transpose(0, 1)[None]
         return _whole_prompts(query, key, value, step.lengths, scaling)
-    assert step.cache is not None
-    stored_keys, stored_values = step.cache.keys[layer], step.cache.values[layer]
     if step.mask is None:
-        return _row_by_row(query, stored_keys, stored_values, step, scaling)
-    return _all_rows(query, stored_keys, stored_values, step, scaling)
+        return step.attend(layer, query[0].transpose(0, 1), scaling)[None]
+    return _all_rows(query, step.cache.keys[layer], step.cache.values[layer], step, scaling)
 
 
 def _whole_prompts(
@@ -244,29 +226,6 @@ def _whole_prompts(
         for q, k, v in zip(*(x.split(list(lengths), dim=2) for x in (query, key, value)), strict=True)
     ]
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)).transpose(1, 2)
-
-
-def _row_by_row(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, step: PackedStep, scaling: float | None
-) -> torch.Tensor:
-    """Attends in one call a row, over the slots that this row has."""
-    assert step.starts is not None
-    n_heads, n_key_heads = query.shape[1], keys.shape[1]
-    n_shared = n_heads // n_key_heads
-    parts = []
-    masks = step.folded_masks(n_shared)
-    for row, (start, n, q) in enumerate(
-        zip(step.starts, step.lengths, query.split(list(step.lengths), 2), strict=True)
-    ):
-        out = F.scaled_dot_product_attention(
-            q if n_shared == 1 else q.reshape(1, n_key_heads, n_shared * n, q.shape[3]),
-            keys[row : row + 1, :, : start + n],
-            values[row : row + 1, :, : start + n],
-            attn_mask=masks[row],
-            scale=scaling,
-        )
-        parts.append(out if n_shared == 1 else out.reshape(1, n_heads, n, out.shape[3]))
-    return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 def _all_rows(
@@ -309,7 +268,21 @@ class _Rows:
         self, layer: int, q_NHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float
     ) -> torch.Tensor:
         """Returns attention [N, H * D]."""
-        return _attention(layer, q_NHD.transpose(0, 1)[None], k_NKD, v_NKD, self.step, scale)[0].flatten(1)
+        self.step.write(layer, k_NKD, v_NKD)
+        return self.step.attend(layer, q_NHD, scale).flatten(1)
+
+    def attend_some(
+        self,
+        layer: int,
+        wanted_B: torch.Tensor,
+        q_BHD: torch.Tensor,
+        k_NKD: torch.Tensor,
+        v_NKD: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """Returns attention [B, H * D] of some tokens."""
+        self.step.write(layer, k_NKD, v_NKD)
+        return self.step.single(wanted_B).attend(layer, q_BHD, scale).flatten(1)
 
 
 AttentionInterface.register(NAME, packed_attention)
@@ -356,10 +329,14 @@ def _plain_logits(
     model: Any, ids_N: torch.Tensor, position_N: torch.Tensor, step: PackedStep, wanted: Sequence[int] | None
 ) -> torch.Tensor:
     hidden_NM, angles = embedded(model, ids_N, position_N)
-    for layer in model.model.layers:
-        hidden_NM = layer_output(layer, hidden_NM, angles, _Rows(step))
-    chosen_MM = hidden_NM if wanted is None else hidden_NM[torch.tensor(wanted)]
-    logits: torch.Tensor = model.lm_head(norm(model.model.norm, chosen_MM))
+    layers, rows = model.model.layers, _Rows(step)
+    for layer in layers[:-1]:
+        hidden_NM = layer_output(layer, hidden_NM, angles, rows)
+    if wanted is None:
+        hidden_NM = layer_output(layers[-1], hidden_NM, angles, rows)
+    else:
+        hidden_NM = last_layer_output(layers[-1], hidden_NM, angles, rows, torch.tensor(wanted))
+    logits: torch.Tensor = model.lm_head(norm(model.model.norm, hidden_NM))
     return logits
 
 
@@ -380,7 +357,7 @@ def supports_packing(model: Any, vocabulary: int) -> bool:
         try:
             with packed(model):
                 cache = SlotCache(2, 8)
-                step = prefill_step(cache, [0, 1], [4, 2], model.device)
+                step = prefill_step(cache, [0, 1], [4, 2], model)
                 first = packed_logits(model, prompts[0][:4] + prompts[1][:2], [0, 1, 2, 3, 0, 1], step, [3, 5])
                 step = decode_step(cache, [4, 1], [1, 2], model)  # the second row's last token is written again
                 second = packed_logits(model, [prompts[0][4], *prompts[1][1:]], [4, 1, 2], step)

@@ -22,15 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from corpusmill.modeling.plain_llama import (
-    Angles,
-    embedded,
-    fed_forward,
-    heads,
-    is_plain_llama,
-    layer_output,
-    norm,
-)
+from corpusmill.modeling.plain_llama import embedded, is_plain_llama, last_layer_output, layer_output, norm
 from corpusmill.modeling.token_batches import pad_right, plan_batches
 
 CPU_BATCH_TOKENS = 2048
@@ -123,7 +115,15 @@ class _Packed:
         """Returns attention [N, H * D] of every token to the tokens of its prompt up to itself."""
         return torch.cat([_attention(q_NHD[a:b], k_NKD[a:b], v_NKD[a:b], scale, causal=True) for a, b in self.spans])
 
-    def attend_last(self, q_BHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float) -> torch.Tensor:
+    def attend_some(
+        self,
+        _layer: int,
+        _wanted_B: torch.Tensor,
+        q_BHD: torch.Tensor,
+        k_NKD: torch.Tensor,
+        v_NKD: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
         """Returns attention [B, H * D] of each prompt's last token to its prompt."""
         parts = [
             _attention(q_BHD[i : i + 1], k_NKD[a:b], v_NKD[a:b], scale, causal=False)
@@ -161,7 +161,15 @@ class _Rectangular:
         out_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
         return out_BHTD.transpose(1, 2).flatten(0, 1).flatten(1)
 
-    def attend_last(self, q_BHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float) -> torch.Tensor:
+    def attend_some(
+        self,
+        _layer: int,
+        _wanted_B: torch.Tensor,
+        q_BHD: torch.Tensor,
+        k_NKD: torch.Tensor,
+        v_NKD: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
         """Returns attention [B, H * D] of each prompt's last token to its prompt."""
         k, v = (x.unflatten(0, self.shape).transpose(1, 2) for x in (k_NKD, v_NKD))
         out_BH1D = F.scaled_dot_product_attention(
@@ -176,16 +184,5 @@ def _llama(model: Any, rows: _Packed | _Rectangular) -> torch.Tensor:
     hidden_NM, angles = embedded(model, rows.ids_N, rows.position_N)
     for layer in decoder.layers[:-1]:
         hidden_NM = layer_output(layer, hidden_NM, angles, rows)
-    hidden_BM = _last_layer(decoder.layers[-1], hidden_NM, angles, rows)
+    hidden_BM = last_layer_output(decoder.layers[-1], hidden_NM, angles, rows, rows.last_B)
     return model.lm_head(norm(decoder.norm, hidden_BM))
-
-
-def _last_layer(layer: Any, hidden_NM: torch.Tensor, angles: Angles, rows: _Packed | _Rectangular) -> torch.Tensor:
-    """Returns the output [B, M] of a layer for the last token of each prompt."""
-    attention, last_B = layer.self_attn, rows.last_B
-    normed_NM = norm(layer.input_layernorm, hidden_NM)
-    q_BHD = angles.at(last_B).turn(heads(attention.q_proj(normed_NM[last_B]), attention))
-    k_NKD = angles.turn(heads(attention.k_proj(normed_NM), attention))
-    v_NKD = heads(attention.v_proj(normed_NM), attention)
-    mixed_BM = attention.o_proj(rows.attend_last(q_BHD, k_NKD, v_NKD, attention.scaling))
-    return fed_forward(layer, mixed_BM.add_(hidden_NM[last_B]), rows.n_block)

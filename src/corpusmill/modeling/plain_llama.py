@@ -34,6 +34,17 @@ class Attention(Protocol):
     ) -> torch.Tensor:
         """Returns the attention [N, H * D] of a layer."""
 
+    def attend_some(
+        self,
+        layer: int,
+        wanted_B: torch.Tensor,
+        q_BHD: torch.Tensor,
+        k_NKD: torch.Tensor,
+        v_NKD: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """Returns the attention [B, H * D] of some of the tokens."""
+
 
 def is_plain_llama(model: Any) -> bool:
     """Returns whether a model is a Llama as this file writes it out."""
@@ -81,6 +92,19 @@ def layer_output(layer: Any, hidden_NM: torch.Tensor, angles: Angles, rows: Atte
     v_NKD = heads(attention.v_proj(normed_NM), attention)
     mixed_NM = attention.o_proj(rows.attend(attention.layer_idx, q_NHD, k_NKD, v_NKD, attention.scaling))
     return fed_forward(layer, mixed_NM.add_(hidden_NM), rows.n_block)
+
+
+def last_layer_output(
+    layer: Any, hidden_NM: torch.Tensor, angles: Angles, rows: Attention, wanted_B: torch.Tensor
+) -> torch.Tensor:
+    """Returns the output [B, M] of the last layer for some tokens: of the others only keys and values are computed."""
+    attention = layer.self_attn
+    normed_NM = norm(layer.input_layernorm, hidden_NM)
+    q_BHD = angles.at(wanted_B).turn(heads(attention.q_proj(normed_NM[wanted_B]), attention))
+    k_NKD = angles.turn(heads(attention.k_proj(normed_NM), attention))
+    v_NKD = heads(attention.v_proj(normed_NM), attention)
+    mixed_BM = attention.o_proj(rows.attend_some(attention.layer_idx, wanted_B, q_BHD, k_NKD, v_NKD, attention.scaling))
+    return fed_forward(layer, mixed_BM.add_(hidden_NM[wanted_B]), rows.n_block)
 
 
 def heads(x: torch.Tensor, attention: Any) -> torch.Tensor:

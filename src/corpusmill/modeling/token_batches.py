@@ -24,6 +24,17 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     return batches
 
 
+def shared_beginning(sequences: Sequence[Sequence[int]]) -> int:
+    """Returns with how many equal ids all sequences begin, leaving each at least one of its own.
+
+    Args:
+        sequences: At least one, none empty.
+    """
+    lowest, highest = min(map(tuple, sequences)), max(map(tuple, sequences))
+    most = min(len(ids) for ids in sequences) - 1
+    return next((i for i in range(most) if lowest[i] != highest[i]), most)
+
+
 def pad_right(sequences: Sequence[Sequence[int]], pad_id: int = 0, multiple: int = 1) -> tuple[Any, Any]:
     """Returns ids [B, T] (int64) and mask [B, T] (bool, True where a token is real), padded on the right.
 

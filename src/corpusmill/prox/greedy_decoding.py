@@ -15,8 +15,15 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor
 
 from corpusmill.modeling.halving import free_memory, halving, is_out_of_memory
-from corpusmill.modeling.packed_attention import SlotCache, decode_step, packed, packed_logits, prefill_step
-from corpusmill.modeling.token_batches import plan_batches
+from corpusmill.modeling.packed_attention import (
+    decode_step,
+    packed,
+    packed_logits,
+    prefill_step,
+    shares_beginnings,
+)
+from corpusmill.modeling.slot_cache import SlotCache
+from corpusmill.modeling.token_batches import plan_batches, shared_beginning
 from corpusmill.prox.causal_model import CausalModel
 from corpusmill.prox.decoding_row import Decoded, Decoding, DecodingRow
 from corpusmill.prox.program_grammar import ChunkGrammar
@@ -153,12 +160,12 @@ class _Pool:
         self.live += rows  # before the pass, so that a failure names them
         for row in rows:
             row.begin(self.model, self.settings)
-        model = self.model.model
-        step = prefill_step(self.cache, range(first, len(self.live)), lengths, model.device)
-        ids = [token for row in rows for token in row.prompt]
-        positions = [position for n in lengths for position in range(n)]
-        ends = list(itertools.accumulate(lengths))
-        logits_RV = packed_logits(model, ids, positions, step, [end - 1 for end in ends])
+        model, prompts = self.model.model, [row.prompt for row in rows]
+        n_shared = shared_beginning(prompts) if shares_beginnings(model) else 0
+        step = prefill_step(self.cache, range(first, len(self.live)), lengths, model, n_shared)
+        ids = [token for prompt, n in zip(prompts, step.lengths, strict=True) for token in prompt[-n:]]
+        ends = list(itertools.accumulate(step.lengths))
+        logits_RV = packed_logits(model, ids, step.places.tolist(), step, [end - 1 for end in ends])
         self._take(rows, [[-1]] * len(rows), logits_RV)
 
     def _step(self) -> None:

@@ -71,7 +71,8 @@ class PieceIds:
         pairs = np.array(list(_pairs(ids)), np.int32).reshape(-1, 3)
         n_slots = 1 << (2 * len(pairs) + 2).bit_length()
         self.keys_S, self.wholes_S = np.full(n_slots, 0xFFFF_FFFF_FFFF_FFFF, np.uint64), np.zeros(n_slots, np.int32)
-        enter_pairs(*(np.ascontiguousarray(column) for column in pairs.T), self.keys_S, self.wholes_S)
+        left_P, right_P, whole_P = (np.ascontiguousarray(column) for column in pairs.T)
+        enter_pairs(left_P, right_P, whole_P, self.keys_S, self.wholes_S)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Returns the ids of each text."""

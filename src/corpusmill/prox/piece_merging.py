@@ -119,7 +119,7 @@ def _merge(pieces: Any, wholes: Any, n: int, keys_S: Any, wholes_S: Any, rank_V:
 
 
 @_part
-def _put_bytes(code: int, first_byte: int, ids: Any, n_ids: int) -> Any:
+def _put_bytes(code: Any, first_byte: int, ids: Any, n_ids: int) -> Any:
     """Writes the ids of a character's UTF-8 bytes; returns the number of ids."""
     if code < 0x80:
         ids[n_ids] = first_byte + code

@@ -5,15 +5,16 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from corpusmill.modeling import packed_attention  # noqa: E402
+from corpusmill.modeling import packed_attention, slot_cache  # noqa: E402
 from corpusmill.modeling.packed_attention import (  # noqa: E402
-    SlotCache,
     decode_step,
     packed,
     packed_logits,
     prefill_step,
     supports_packing,
 )
+from corpusmill.modeling.slot_cache import SlotCache  # noqa: E402
+from corpusmill.modeling.token_batches import shared_beginning  # noqa: E402
 
 SHAPE = {
     "vocab_size": 90,
@@ -65,7 +66,7 @@ def test_packed_steps_equal_whole_passes(kind, by_rows, monkeypatch):
     known = [5, 1, 3]  # tokens of each prompt; the rest comes in two steps of uneven width
     cache = SlotCache(4, 12)
     with torch.inference_mode(), packed(model):
-        step = prefill_step(cache, [0, 1, 2], known, model.device)
+        step = prefill_step(cache, [0, 1, 2], known, model)
         ids = [i for row, n in zip(rows, known, strict=True) for i in row[:n]]
         first = packed_logits(model, ids, [p for n in known for p in range(n)], step, [4, 5, 8])
         widths = [3, 1, 2]
@@ -82,6 +83,31 @@ def test_packed_steps_equal_whole_passes(kind, by_rows, monkeypatch):
     expected = torch.cat([whole[0][5:8], whole[1][1:2], whole[2][3:5]])
     torch.testing.assert_close(second, expected, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(third, torch.stack([whole[0][6], whole[2][3]]), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "grouped", "shared", "gpt2"])
+def test_prompts_that_begin_alike_are_read_from_where_they_differ(kind, monkeypatch):
+    monkeypatch.setattr(slot_cache, "BLOCK_ROWS", 1)  # 16 tokens a block: prompts of several blocks, the last one short
+    model = model_of(kind)
+    rng = torch.Generator().manual_seed(2)
+    common = torch.randint(3, 90, (7,), generator=rng).tolist()
+    rows = [common + torch.randint(3, 90, (n,), generator=rng).tolist() for n in (41, 1, 26)]
+    lengths = [len(row) - 1 for row in rows]  # the last token comes in a step of its own
+    shared = shared_beginning([row[:-1] for row in rows])
+    assert shared == 6, "the second prompt keeps a token of its own"
+    cache = SlotCache(5, 50)
+    with torch.inference_mode(), packed(model):
+        step = prefill_step(cache, [2, 3, 4], lengths, model, shared)
+        assert list(step.lengths) == [47, 1, 26]
+        ids = rows[0][:-1] + rows[1][shared:-1] + rows[2][shared:-1]
+        first = packed_logits(model, ids, step.places.tolist(), step, [46, 47, 73])
+        for row in range(3):
+            cache.move(row + 2, row, lengths[row])
+        step = decode_step(cache, lengths, [1, 1, 1], model)
+        second = packed_logits(model, [row[-1] for row in rows], lengths, step)
+    whole = [alone(model, row) for row in rows]
+    torch.testing.assert_close(first, torch.stack([logits[-2] for logits in whole]), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(second, torch.stack([logits[-1] for logits in whole]), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["windowed", "bloom"])

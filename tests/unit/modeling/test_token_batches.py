@@ -1,6 +1,6 @@
 import random
 
-from corpusmill.modeling.token_batches import pad_right, plan_batches
+from corpusmill.modeling.token_batches import pad_right, plan_batches, shared_beginning
 
 
 def test_every_sequence_is_in_one_batch_and_no_batch_exceeds_the_budget():
@@ -27,3 +27,11 @@ def test_padding_is_on_the_right_and_masked():
     assert ids.tolist() == [[1, 2, 3], [4, 9, 9]]
     assert mask.tolist() == [[True, True, True], [True, False, False]]
     assert pad_right([[1, 2, 3]], multiple=8)[0].shape == (1, 8)
+
+
+def test_sequences_share_what_they_begin_with_but_for_one_id_of_the_shortest():
+    assert shared_beginning([[5, 1, 2, 9], (5, 1, 3), [5, 1, 2]]) == 2
+    assert shared_beginning([[5, 1, 2, 9], [5, 1, 2]]) == 2
+    assert shared_beginning([[5, 1], [6, 1]]) == 0
+    assert shared_beginning([[5], [5, 1]]) == 0
+    assert shared_beginning([[5, 6, 7]]) == 2
