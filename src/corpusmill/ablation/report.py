@@ -128,7 +128,7 @@ def _arm_table(rows: Sequence[Row]) -> str:
         for name in tests:
             test = row["test"].get(name)
             cells += [_spread(test and test["perplexity"]), _spread(test and test["bits_per_byte"], 3)]
-            cells += [_percent((row[gain] or {}).get(name), 2) for gain in ("gain_over_all", "gain_over_random")]
+            cells += [_percent((row[gain] or {}).get(name)) for gain in ("gain_over_all", "gain_over_random")]
         cells += [_spread(row["downstream"].get(name), 3) for name in tasks]
         lines.append(([*cells, "; ".join(row["warnings"])], row is best))
     return _ARM_NOTE + _table("Arms", head, lines)
@@ -351,8 +351,8 @@ def _fixed(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{value * 100:.{digits}f}%"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value * 100:.1f}%"
 
 
 def _flops(value: float | None) -> str:
