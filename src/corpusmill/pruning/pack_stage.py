@@ -9,7 +9,7 @@ bounded by the texts that are tokenised at one time and one unfinished sequence.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,7 @@ class PackStage:
                 f"model {config.model!r} names no end-of-document token, which packing puts after each document; "
                 "set eos_token in its tokenizer_config.json"
             )
-        if not hasattr(tokenizer.backend, "encode_batch_fast"):
-            raise ModelError(
-                f"model {config.model!r} has no tokenizer.json: its tokenizer does not say where in the text a token "
-                "stands, so the bytes of a sequence cannot be counted; convert it to a fast tokenizer"
-            )
-        self._tokenizer = tokenizer
+        self._tokenizer = replace(tokenizer, backend=_with_places(tokenizer.backend, config.model))
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -178,6 +173,27 @@ class _File:
         except Exception:  # noqa: BLE001 - tokenizers raises bare Exception; one bad text must not cost the others
             found = [_encode_one(backend, text or "") for text in texts]
         return [None if text is None else encoded for text, encoded in zip(texts, found, strict=True)]
+
+
+def _with_places(backend: Any, model: str) -> Any:
+    """Returns the `tokenizers.Tokenizer` of a tokenizer, which says where in the text each token stands.
+
+    Raises:
+        ModelError: It has none: it is one of those that transformers runs in Python.
+    """
+    if hasattr(backend, "encode_batch_fast"):
+        return backend
+    fast = getattr(backend, "backend_tokenizer", None)  # transformers made one of vocabulary and merges
+    if fast is None:
+        raise ModelError(
+            f"model {model!r} has no tokenizer.json, and its {type(backend).__name__} does not say where in the text a "
+            "token stands, so the bytes of a sequence cannot be counted. Pack with a model whose tokenizer is fast "
+            "(its folder has a tokenizer.json), or score whole documents (score.unit: document), which needs no places"
+        )
+    fast.no_truncation()
+    fast.no_padding()
+    fast.encode_special_tokens = True
+    return fast
 
 
 def _encode_one(backend: Any, text: str) -> Any:

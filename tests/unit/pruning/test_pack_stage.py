@@ -1,10 +1,12 @@
 """Packing a file: fixed length, every token owned, bytes that add up, and what is dropped is counted."""
 
+import json
 import random
 import shutil
 
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer
 
 from corpusmill.errors import ConfigError, ModelError
 from corpusmill.pruning import pack_stage
@@ -124,6 +126,29 @@ def test_a_model_without_an_end_token_or_with_another_digest_is_refused(tiny_fol
         (folder / name).write_text("{}")
     with pytest.raises(ConfigError, match="eos_token"):
         PackStage(PackingConfig(model=str(folder))).setup()
+
+
+def test_a_tokenizer_of_vocabulary_and_merges_packs_as_its_tokenizer_json_does(stage, tiny_folder, tmp_path):
+    """Such a folder has no tokenizer.json; transformers makes the same tokenizer of its two files."""
+    Tokenizer.from_file(str(tiny_folder / "tokenizer.json")).model.save(str(tmp_path))
+    special = dict.fromkeys(("eos_token", "bos_token", "unk_token"), "<|endoftext|>")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", **special}))
+    shutil.copy(tiny_folder / "config.json", tmp_path)
+    made = PackStage(PackingConfig(model=str(tmp_path), length=LENGTH))
+    made.setup()
+    rows, metrics, _ = packed(made, TEXTS)
+    expected, same, _ = packed(stage, TEXTS)
+    assert metrics == same
+    for row, other in zip(rows, expected, strict=True):
+        assert row["tokens"] == other["tokens"]
+        assert row["n_bytes"] == other["n_bytes"]
+
+
+def test_a_tokenizer_that_runs_in_python_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "eos_token_id": 1}))
+    with pytest.raises(ModelError, match=r"ByT5Tokenizer does not say where.*score\.unit: document"):
+        PackStage(PackingConfig(model=str(tmp_path), length=LENGTH)).setup()
 
 
 def test_sequences_fill_the_context_that_scores_them():
