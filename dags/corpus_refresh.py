@@ -38,12 +38,16 @@ for file, recipe, releases in recipes:
         commit_pages = mill.CommitStageOperator(task_id="commit_pages", stage="ingest", **of)
         clean = mill.CleanRulesOperator.partial(task_id="clean", **each).expand(shard=names)
         commit_documents = mill.CommitStageOperator(task_id="commit_documents", stage="clean", **of)
+        joined, packed, counted, asked = (), (), (), ()
+        if recipe.deduplication.near is not None:
+            index = mill.IndexBandsOperator(task_id="index_bands", **of)
+            join = mill.JoinBandsOperator.partial(task_id="join_bands", map_index_template=mill.PART_LABEL, **of)
+            joined = (index, join.expand(part=index.output))
         deduplicate = mill.DeduplicateOperator(task_id="deduplicate", **of)
         refine_documents = mill.RefineDocumentsOperator.partial(task_id="refine_documents", **model).expand(shard=names)
         commit_decisions = mill.CommitStageOperator(task_id="commit_decisions", stage="refine_documents", **of)
         refine_chunks = mill.RefineChunksOperator.partial(task_id="refine_chunks", **model).expand(shard=names)
         commit_refinements = mill.CommitStageOperator(task_id="commit_refinements", stage="refine_chunks", **of)
-        packed, counted, asked = (), (), ()
         if recipe.packs_sequences:
             pack = mill.PackSequencesOperator.partial(task_id="pack", **each).expand(shard=names)
             packed = (pack, mill.CommitStageOperator(task_id="commit_sequences", stage="pack", **of))
@@ -60,7 +64,7 @@ for file, recipe, releases in recipes:
         publish = mill.PublishCorpusOperator(task_id="publish", outlets=[mill.corpus_asset(recipe.name)], **of)
         report = mill.ReportRunOperator(task_id="report")
 
-        plan >> ingest >> commit_pages >> clean >> commit_documents >> deduplicate
+        chain(plan, ingest, commit_pages, clean, commit_documents, *joined, deduplicate)
         deduplicate >> refine_documents >> commit_decisions >> refine_chunks >> commit_refinements
         chain(commit_refinements, *packed, score, commit_scores, *counted, select)
         chain(select, assemble, commit_audit_branch, validate, *asked, publish, report)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from corpusmill_operators.deduplicate import DeduplicateOperator as DeduplicateOperator
     from corpusmill_operators.evaluate_reference import EvaluateReferenceModelOperator as EvaluateReferenceModelOperator
     from corpusmill_operators.evaluate_refiner import EvaluateRefinerOperator as EvaluateRefinerOperator
+    from corpusmill_operators.index_bands import IndexBandsOperator as IndexBandsOperator
     from corpusmill_operators.ingest_crawl import IngestCrawlOperator as IngestCrawlOperator
+    from corpusmill_operators.join_bands import PART_LABEL as PART_LABEL
+    from corpusmill_operators.join_bands import JoinBandsOperator as JoinBandsOperator
     from corpusmill_operators.links import DataDocsLink as DataDocsLink
     from corpusmill_operators.list_arms import ListArmsOperator as ListArmsOperator
     from corpusmill_operators.maintain_lakehouse import NAMESPACE_LABEL as NAMESPACE_LABEL
@@ -78,10 +81,13 @@ _MODULE_OF = {
     "EvaluateReferenceModelOperator": "evaluate_reference",
     "EvaluateRefinerOperator": "evaluate_refiner",
     "GPU_POOL": "pools",
+    "IndexBandsOperator": "index_bands",
     "IngestCrawlOperator": "ingest_crawl",
+    "JoinBandsOperator": "join_bands",
     "ListArmsOperator": "list_arms",
     "MaintainLakehouseOperator": "maintain_lakehouse",
     "NAMESPACE_LABEL": "maintain_lakehouse",
+    "PART_LABEL": "join_bands",
     "PackReferenceTextOperator": "pack_reference_text",
     "PackSequencesOperator": "pack_sequences",
     "PlanReferenceModelOperator": "plan_reference_model",

@@ -57,7 +57,7 @@ class PairFiles:
     def write(self, target: StoredIndex, part: JoinPart, codes: Numbers) -> None:
         """Stores a part's pairs with another index; readers see all of them or none."""
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table({"pair": codes}), sink, compression="zstd", use_dictionary=False)
+        pq.write_table(pa.table({"pair": pa.array(codes)}), sink, compression="zstd", use_dictionary=False)
         write_whole(self._lake.io, self._place(target, part), sink.getvalue().to_pybytes())
 
     def forget(self) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpusmill.batches import Column
 from corpusmill.dedup.candidates import JoinPart, Mask, pair_codes, pair_ends
 from corpusmill.dedup.clusters import Edges, Ids
 from corpusmill.dedup.index import BandIndex, Numbers
@@ -102,7 +103,7 @@ class SparkShuffles:
         if not len(edges):
             return found
         given, place = f"{self._place()}.parquet", self._place()
-        ends = {name: doc_ids.take(pa.array(edges[:, i])) for i, name in enumerate(("doc_id", "lowest"))}
+        ends = {name: doc_ids.take(pa.array(edges[:, i], pa.int64())) for i, name in enumerate(("doc_id", "lowest"))}
         with self._lake.io.new_output(given).create() as stream:
             pq.write_table(pa.table(ends), stream)
         self._engine.components([_for_spark(given)], _for_spark(place))
@@ -145,6 +146,6 @@ def _for_spark(location: str) -> str:
     return f"s3a{location.removeprefix('s3')}" if location.startswith("s3://") else location
 
 
-def _numbers(ids: pa.ChunkedArray, doc_ids: Strings) -> Numbers:
+def _numbers(ids: Column, doc_ids: Strings) -> Numbers:
     """Returns the places of ids in sorted ids, (ids,)."""
-    return np.asarray(pc.index_in(ids.cast(doc_ids.type), value_set=doc_ids).combine_chunks()).astype(np.int64)
+    return np.asarray(pc.index_in(ids.cast(doc_ids.type).combine_chunks(), value_set=doc_ids)).astype(np.int64)
