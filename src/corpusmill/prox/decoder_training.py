@@ -8,11 +8,7 @@ programs on the dev pages wins, the latest of equal ones.
 Shapes: B windows, N lines, T program tokens.
 """
 
-import copy
-import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,40 +16,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corpusmill.errors import ModelError
+from corpusmill.prox.checkpointed_training import (
+    Budget,
+    CheckpointedTraining,
+    LoopSettings,
+    Progress,
+    StateFolder,
+    TrainingRecord,
+)
 from corpusmill.prox.line_features import LineFeatures
 from corpusmill.prox.line_labeller import even_windows
 from corpusmill.prox.line_network import collate
 from corpusmill.prox.line_scores import micro_scores
-from corpusmill.prox.line_training import Budget, Example, Progress
+from corpusmill.prox.line_training import Example
 from corpusmill.prox.writer_decoding import ProgramDecoder
 from corpusmill.prox.writer_network import Lines, WriterNetwork
 from corpusmill.prox.writer_targets import ProgramTargets, drawn_history, program_targets
 
 WINDOWS_PER_STEP = 8
-LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 1e-3, 0.05, 20
+LEARNING_RATE, WARMUP_STEPS = 1e-3, 20
 TOKEN_DROPOUT = 0.3
 CROP_LINES, LONG_CROP_LINES, LONG_CROP_SHARE = 256, 400, 0.3
-AVERAGING = 0.99
-"""Decay a step of the running mean of the weights."""
 N_CHECKPOINTS = 4
 CORRECTION_WEIGHT = 0.3
 """Weight of the decoder's correction at decoding, see `writer_network`; in training it is 1."""
-
-
-@dataclass
-class DecoderRun:
-    """What happened in a training run.
-
-    Attributes:
-        steps: Steps that were run in all.
-        best_step: Step of the checkpoint.
-        losses: Mean training loss (nats) up to each evaluation, in order.
-    """
-
-    steps: int = 0
-    best_step: int = 0
-    losses: list[float] = field(default_factory=list)
 
 
 def train_decoder(
@@ -64,7 +50,8 @@ def train_decoder(
     budget: Budget,
     seed: int,
     progress: Progress,
-) -> DecoderRun:
+    state: StateFolder | None = None,
+) -> TrainingRecord:
     """Trains the decoder of a network in place; the network is in eval mode afterwards.
 
     Args:
@@ -75,13 +62,16 @@ def train_decoder(
         budget: Steps or minutes.
         seed: Seeds windows, histories and dropout; the caller's random state is left as it was.
         progress: Called with one line of text for each dev evaluation.
+        state: Where a killed training goes on from; None keeps nothing.
 
     Raises:
         ModelError: The loss is not finite.
     """
+    network.encoders.requires_grad_(False)
+    rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _Training(network, groups, dev_groups, threshold, np.random.default_rng(seed), progress).run(budget)
+        return _DecoderTraining(network, groups, dev_groups, threshold, rng, progress, state).run(budget)
 
 
 def decoded_keep_f1(network: WriterNetwork, threshold: float, examples: Sequence[Example]) -> float:
@@ -103,7 +93,7 @@ def decoded_removal(network: WriterNetwork, threshold: float, features: LineFeat
     return removed
 
 
-class _Training:
+class _DecoderTraining(CheckpointedTraining[WriterNetwork]):
     """One training run."""
 
     def __init__(
@@ -114,58 +104,27 @@ class _Training:
         threshold: float,
         rng: np.random.Generator,
         progress: Progress,
+        state: StateFolder | None,
     ) -> None:
-        self.network, self.groups, self.dev_groups = network, groups, dev_groups
-        self.threshold, self.rng, self.progress = threshold, rng, progress
+        measure = "dev keep-F1 of decoded programs"
+        settings = LoopSettings(
+            "decoder", LEARNING_RATE, WARMUP_STEPS, N_CHECKPOINTS, "nats", measure, latest_of_equal=True
+        )
+        super().__init__(network, settings, rng, progress, state)
+        self.groups, self.dev_groups, self.threshold = groups, dev_groups, threshold
         self.shares = np.array([share for share, _ in groups]) / sum(share for share, _ in groups)
-        network.encoders.requires_grad_(False)
-        self.learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.learned, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
-        self.average = copy.deepcopy(network).eval()
-        self.means = [parameter for parameter in self.average.parameters() if parameter.requires_grad]
-        self.best: tuple[float, dict[str, Tensor]] = (-1.0, {})
-        self.result = DecoderRun()
 
-    def run(self, budget: Budget) -> DecoderRun:
-        step, seconds, losses = 0, 0.0, list[float]()
-        self.network.train()
-        while (spent := budget.spent(step, seconds)) < 1:
-            started = time.monotonic()
-            losses.append(self._step(step, spent))
-            step, seconds = step + 1, seconds + time.monotonic() - started
-            checked = len(self.result.losses)
-            if budget.spent(step, seconds) >= min(1.0, (checked + 1) / N_CHECKPOINTS):
-                self._check(step, losses)
-                losses.clear()
-        self.network.load_state_dict(self.best[1])
-        self.network.eval()
-        self.result.steps = step
-        return self.result
-
-    def _step(self, step: int, spent: float) -> float:
-        rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def loss(self) -> Tensor:
         windows, labels = self._windows()
         lines = self.network.read(collate(windows, self.network.shape.lines.n_buckets), TOKEN_DROPOUT)
         opinions = lines.logits.detach().numpy()
         programs = [
             drawn_history(known, own[: len(known)], self.rng) for known, own in zip(labels, opinions, strict=True)
         ]
-        loss = program_loss(self.network, lines, program_targets(programs, labels))
-        if not torch.isfinite(loss):
-            raise ModelError(
-                f"training loss is {loss.item()!r} at step {step}; expected a finite number, lower the rate"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.learned, 1.0)
-        self.optimizer.step()
-        decay = min(AVERAGING, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for mean, now in zip(self.means, self.learned, strict=True):
-                mean.lerp_(now, 1 - decay)
-        return float(loss.item())
+        return program_loss(self.network, lines, program_targets(programs, labels))
+
+    def dev_scores(self) -> list[float]:
+        return [decoded_keep_f1(self.average, self.threshold, group) for group in self.dev_groups]
 
     def _windows(self) -> tuple[list[LineFeatures], list[npt.NDArray[np.int8]]]:
         windows, labels = [], []
@@ -179,17 +138,6 @@ class _Training:
             windows.append(example.features.window(start, start + n))
             labels.append(example.page.labels[start : start + n])
         return windows, labels
-
-    def _check(self, step: int, losses: Sequence[float]) -> None:
-        scores = [decoded_keep_f1(self.average, self.threshold, group) for group in self.dev_groups]
-        self.result.losses.append(float(np.mean(losses)))
-        self.progress(
-            f"decoder step {step}: loss {self.result.losses[-1]:.3f} nats, dev keep-F1 of decoded programs "
-            + ", ".join(f"{score:.3f}" for score in scores)
-        )
-        if (mean := float(np.mean(scores))) >= self.best[0]:
-            self.best = (mean, {name: tensor.clone() for name, tensor in self.average.state_dict().items()})
-            self.result.best_step = step
 
 
 def program_loss(network: WriterNetwork, lines: Lines, targets: ProgramTargets) -> Tensor:

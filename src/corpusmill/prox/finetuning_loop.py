@@ -21,11 +21,11 @@ from torch.nn import functional as F
 from corpusmill.errors import ModelError
 from corpusmill.modeling.halving import free_memory, is_out_of_memory
 from corpusmill.modeling.token_batches import pad_right, plan_batches
+from corpusmill.prox.checkpointed_training import Budget
 from corpusmill.prox.finetuning_examples import TrainingSequence
 from corpusmill.prox.finetuning_mix import Mix
 from corpusmill.prox.finetuning_settings import PRETRAINED_RATE, SCRATCH_RATE, FinetuningSettings
 from corpusmill.prox.finetuning_validation import Score
-from corpusmill.prox.line_training import Budget
 
 CHECKPOINT, BEST = "training_state.pt", "best-{step}"
 BETAS = (0.9, 0.999)

@@ -8,10 +8,7 @@ threshold of the ensemble is chosen there too. For a fixed number of steps and a
 run of one machine. What each part is worth: docs/how-to/refiner-quality.md.
 """
 
-import copy
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +16,14 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from corpusmill.errors import ConfigError, ModelError
+from corpusmill.prox.checkpointed_training import (
+    Budget,
+    CheckpointedTraining,
+    LoopSettings,
+    Progress,
+    StateFolder,
+    TrainingRecord,
+)
 from corpusmill.prox.labelled_pages import KEEP, LabelledPage, page_with_text
 from corpusmill.prox.line_features import LineFeatures, joined_features, line_features
 from corpusmill.prox.line_labeller import line_probabilities
@@ -27,11 +31,9 @@ from corpusmill.prox.line_network import LineNetwork, NetworkShape, collate
 from corpusmill.prox.line_scores import micro_scores
 
 WINDOWS_PER_STEP = 8
-LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 2e-3, 0.05, 50
+LEARNING_RATE, WARMUP_STEPS = 2e-3, 50
 TOKEN_DROPOUT = 0.3
 CROP_LINES, LONG_CROP_LINES, LONG_CROP_SHARE = 256, 400, 0.3
-AVERAGING = 0.99
-"""Decay a step of the running mean of the weights; dev pages are scored with the mean, which is far less noisy."""
 N_CHECKPOINTS = 6
 """Dev evaluations over a training run; the best one's weights are kept."""
 THRESHOLD = 0.5
@@ -48,7 +50,6 @@ LONGEST_MEMBER = 300
 """Steps of a member where only time is given: cross-validated keep-F1 is highest at 100 steps and falls slowly after
 that, so an idle machine ends early instead of training on."""
 _SEED_STEP = 10_007
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -64,62 +65,37 @@ class Example:
     features: LineFeatures
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: a fixed number of steps (reproducible) or a wall-clock time.
-
-    Attributes:
-        steps: Number of optimiser steps, or None.
-        minutes: Minutes of training without the dev evaluations, or None.
-        at_most: With minutes: steps after which training ends even where time is left.
-    """
-
-    steps: int | None
-    minutes: float | None
-    at_most: int | None = None
-
-    def __post_init__(self) -> None:
-        given = [value for value in (self.steps, self.minutes) if value is not None]
-        if len(given) != 1 or not 0 < given[0] < float("inf"):
-            raise ConfigError(f"steps={self.steps!r}, minutes={self.minutes!r}: expected exactly one of them, above 0")
-
-    def spent(self, step: int, seconds: float) -> float:
-        """Returns the share of the budget that is used up, 1 or more at the end."""
-        if self.steps is not None:
-            return step / self.steps
-        time_spent = seconds / (60.0 * float(self.minutes or 0.0))
-        return time_spent if self.at_most is None else max(time_spent, step / self.at_most)
-
-    def members(self) -> list["Budget"]:
-        """Returns an even budget for each member of the ensemble that this one pays for; at least one."""
-        size = (self.steps or 0) / MEMBER_STEPS if self.steps is not None else (self.minutes or 0.0) / MEMBER_MINUTES
-        n = min(MAX_MEMBERS, max(1, int(size + 1e-9)))
-        if self.steps is None:
-            return [Budget(None, (self.minutes or 0.0) / n, LONGEST_MEMBER)] * n
-        return [Budget(self.steps // n + (i < self.steps % n), None) for i in range(n)]
-
-
 @dataclass
 class TrainedNetwork:
-    """The best checkpoint of a run.
+    """A network with its best weights.
 
     Attributes:
         network: In eval mode.
-        steps: Steps that were run in all.
-        best_step: Step of the checkpoint.
-        losses: Mean training loss (nats a line) up to each evaluation, in order.
+        record: How it was trained.
     """
 
     network: LineNetwork
-    steps: int = 0
-    best_step: int = 0
-    losses: list[float] = field(default_factory=list)
+    record: TrainingRecord = field(default_factory=TrainingRecord)
 
 
 def examples_of(pages: Sequence[LabelledPage]) -> list[Example]:
     """Returns the pages that have a line with text, with their features."""
     texts = [page_with_text(page) for page in pages]
     return [Example(page, line_features(page.lines)) for page in texts if page.lines]
+
+
+def member_budgets(budget: Budget) -> list[Budget]:
+    """Returns an even budget for each member of the ensemble that a budget pays for; at least one."""
+    if budget.steps is not None:
+        n = _members(budget.steps / MEMBER_STEPS)
+        return [Budget(budget.steps // n + (i < budget.steps % n), None) for i in range(n)]
+    minutes = budget.minutes or 0.0
+    n = _members(minutes / MEMBER_MINUTES)
+    return [Budget(None, minutes / n, LONGEST_MEMBER)] * n
+
+
+def _members(size: float) -> int:
+    return min(MAX_MEMBERS, max(1, int(size + 1e-9)))
 
 
 def train_ensemble(
@@ -129,16 +105,16 @@ def train_ensemble(
     budget: Budget,
     seed: int,
     progress: Progress,
+    state: StateFolder | None = None,
 ) -> tuple[list[TrainedNetwork], float]:
     """Returns as many members as the budget pays for, and the threshold with the best mean dev keep-F1.
 
     Takes what `train_network` takes; the first member is what that returns for the member's budget.
     """
-    members = []
-    for i, part in enumerate(parts := budget.members()):
-        if len(parts) > 1:
-            progress(f"member {i + 1} of {len(parts)}")
-        members.append(train_network(groups, dev_groups, shape, part, seed + _SEED_STEP * i, progress))
+    parts, members = member_budgets(budget), []
+    for i, part in enumerate(parts):
+        name = f"member {i + 1} of {len(parts)}" if len(parts) > 1 else "network"
+        members.append(train_network(groups, dev_groups, shape, part, seed + _SEED_STEP * i, progress, name, state))
     networks = [member.network for member in members]
     dev = [([e.page for e in group], [line_probabilities(networks, e.features) for e in group]) for group in dev_groups]
     return members, best_threshold(dev)
@@ -167,6 +143,8 @@ def train_network(
     budget: Budget,
     seed: int,
     progress: Progress,
+    name: str = "network",
+    state: StateFolder | None = None,
 ) -> TrainedNetwork:
     """Returns the network with the best mean dev keep-F1 over the dev groups.
 
@@ -177,6 +155,8 @@ def train_network(
         budget: Steps or minutes.
         seed: Seeds weights, windows and dropout; the caller's random state is left as it was.
         progress: Called with one line of text for each dev evaluation.
+        name: What it is called in messages and in its state.
+        state: Where a killed training goes on from; None keeps nothing.
 
     Raises:
         ModelError: The loss is not finite.
@@ -187,10 +167,11 @@ def train_network(
         scalars = np.concatenate([e.features.scalars() for _, group in groups for e in group])
         network.scalar_mean.copy_(torch.from_numpy(scalars.mean(axis=0)))
         network.scalar_scale.copy_(torch.from_numpy(scalars.std(axis=0) + 1e-3))
-        return _Training(network, groups, dev_groups, budget, np.random.default_rng(seed), progress).run()
+        training = _LineTraining(network, groups, dev_groups, name, np.random.default_rng(seed), progress, state)
+        return TrainedNetwork(network, training.run(budget))
 
 
-class _Training:
+class _LineTraining(CheckpointedTraining[LineNetwork]):
     """One training run."""
 
     def __init__(
@@ -198,41 +179,18 @@ class _Training:
         network: LineNetwork,
         groups: Sequence[tuple[float, Sequence[Example]]],
         dev_groups: Sequence[Sequence[Example]],
-        budget: Budget,
+        name: str,
         rng: np.random.Generator,
         progress: Progress,
+        state: StateFolder | None,
     ) -> None:
-        self.network, self.groups, self.dev_groups = network, groups, dev_groups
-        self.budget, self.rng, self.progress = budget, rng, progress
+        settings = LoopSettings(name, LEARNING_RATE, WARMUP_STEPS, N_CHECKPOINTS, "nats a line", "dev keep-F1")
+        super().__init__(network, settings, rng, progress, state)
+        self.groups, self.dev_groups = groups, dev_groups
         self.shares = np.array([share for share, _ in groups]) / sum(share for share, _ in groups)
         self.chances = [_chances(group) for _, group in groups]
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98)
-        )
-        self.average = copy.deepcopy(network).eval().requires_grad_(False)
-        self.best: tuple[float, dict[str, torch.Tensor]] = (-1.0, {})
-        self.result = TrainedNetwork(network)
 
-    def run(self) -> TrainedNetwork:
-        step, seconds, checks, losses = 0, 0.0, 0, list[float]()
-        self.network.train()
-        while (spent := self.budget.spent(step, seconds)) < 1:
-            started = time.monotonic()
-            losses.append(self._step(step, spent))
-            step, seconds = step + 1, seconds + time.monotonic() - started
-            if self.budget.spent(step, seconds) >= min(1.0, (checks + 1) / N_CHECKPOINTS):
-                checks += 1
-                self._check(step, losses)
-                losses.clear()
-        self.network.load_state_dict(self.best[1])
-        self.network.eval()
-        self.result.steps = step
-        return self.result
-
-    def _step(self, step: int, spent: float) -> float:
-        rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def loss(self) -> torch.Tensor:
         windows, labels = self._windows()
         batch = collate(windows, self.network.shape.n_buckets)
         target = np.full(tuple(batch.padding.shape), -1.0, dtype=np.float32)
@@ -243,20 +201,10 @@ class _Training:
         logits_BN = self.network(batch, TOKEN_DROPOUT)
         # the sum over no line is 0, not nan: a batch of unsure lines only changes nothing
         loss = F.binary_cross_entropy_with_logits(logits_BN[known], target_BN[known], reduction="sum")
-        loss = loss / max(1, int(known.sum()))
-        if not torch.isfinite(loss):
-            raise ModelError(
-                f"training loss is {loss.item()!r} at step {step}; expected a finite number, lower the rate"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        decay = min(AVERAGING, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
-        return float(loss.item())
+        return loss / max(1, int(known.sum()))
+
+    def dev_scores(self) -> list[float]:
+        return [keep_f1(self.average, group) for group in self.dev_groups]
 
     def _windows(self) -> tuple[list[LineFeatures], list[npt.NDArray[np.int8]]]:
         windows, labels = [], []
@@ -277,18 +225,6 @@ class _Training:
     def _draw(self, group: int) -> Example:
         examples = self.groups[group][1]
         return examples[int(self.rng.choice(len(examples), p=self.chances[group]))]
-
-    def _check(self, step: int, losses: Sequence[float]) -> None:
-        scores = [keep_f1(self.average, group) for group in self.dev_groups]
-        mean = float(np.mean(scores))
-        self.result.losses.append(float(np.mean(losses)))
-        self.progress(
-            f"step {step}: loss {np.mean(losses):.3f} nats a line, dev keep-F1 "
-            + ", ".join(f"{score:.3f}" for score in scores)
-        )
-        if mean > self.best[0]:
-            self.best = (mean, {name: tensor.clone() for name, tensor in self.average.state_dict().items()})
-            self.result.best_step = step
 
 
 def _chances(examples: Sequence[Example]) -> npt.NDArray[np.float64]:

@@ -23,13 +23,13 @@ from corpusmill.config import fingerprint
 from corpusmill.errors import ConfigError, PermanentDataError
 from corpusmill.modeling.flops import n_parameters, n_without_embeddings, training_flops
 from corpusmill.modeling.load import choose_device
+from corpusmill.prox.checkpointed_training import Budget
 from corpusmill.prox.finetuning_examples import EncodedExamples, ExampleEncoder, Window
 from corpusmill.prox.finetuning_loop import CHECKPOINT, Finetuning, FinetuningRun, LoopPlan, Progress
 from corpusmill.prox.finetuning_mix import Mix, MixPlan, plan_mix
 from corpusmill.prox.finetuning_settings import FinetuningSettings, Task
 from corpusmill.prox.finetuning_validation import ChunkValidation, DocumentValidation, Score, Validation
 from corpusmill.prox.labeller_folder import published_folder
-from corpusmill.prox.line_training import Budget
 from corpusmill.prox.program_model_base import base_name, load_base
 from corpusmill.prox.program_model_card import program_model_card
 from corpusmill.prox.program_model_folder import FORMAT, check_out, copy_model, save_weights, write_losses, write_record

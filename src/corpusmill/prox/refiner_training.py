@@ -8,11 +8,13 @@ import hashlib
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from corpusmill.prox.checkpointed_training import Budget, Progress, state_beside
 from corpusmill.prox.document_head import DocumentHead
 from corpusmill.prox.document_head_training import (
     EXCERPT_WORDS,
@@ -29,7 +31,7 @@ from corpusmill.prox.labeller_card import model_card
 from corpusmill.prox.labeller_folder import CONFIG, published_folder, save_labeller
 from corpusmill.prox.line_labeller import LabellerChunkRefiner
 from corpusmill.prox.line_network import NetworkShape, one_thread
-from corpusmill.prox.line_training import Budget, Progress, examples_of, train_ensemble
+from corpusmill.prox.line_training import examples_of, train_ensemble
 from corpusmill.prox.refiner_evaluation import evaluate_pages, remove_nothing
 
 MAIN_CONTENT_SHARE = 0.1
@@ -63,6 +65,8 @@ def train_labeller(
 ) -> dict[str, Any]:
     """Trains, measures and writes a line labeller; returns its measured quality as it stands in ``config.json``.
 
+    A training that is killed goes on from its last dev evaluation when it is called again with the same arguments.
+
     Args:
         train_file: Labelled pages (JSON lines with ``lines``, ``remove``, ``unsure``, ``domain``, ``tier``).
         dev_file: Labelled pages of other domains; they choose the checkpoint and are measured.
@@ -88,14 +92,18 @@ def train_labeller(
     dev_texts = [dev] if crawls is None else [dev, main_content_pages(dev, crawls)]
     shares = [1.0] if crawls is None else [1 - MAIN_CONTENT_SHARE, MAIN_CONTENT_SHARE]
     groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
+    shape = shape or NetworkShape()
+    made_of = ["labeller", steps, minutes, seed, asdict(shape), [len(pages) for pages in (*texts, *dev_texts)]]
+    state = state_beside(out_dir, [train_file, dev_file], made_of)
     with one_thread():
         trained, threshold = train_ensemble(
             [group for group in groups if group[1]],
             [examples for pages in dev_texts if (examples := examples_of(pages))],
-            shape or NetworkShape(),
+            shape,
             budget,
             seed,
             progress,
+            state,
         )
     head, document_quality = None, None
     if judged_documents is not None:
@@ -104,8 +112,8 @@ def train_labeller(
     training = {
         "command": command or _command(train_file, dev_file, minutes, steps, seed),
         "seed": seed,
-        "steps": sum(member.steps for member in trained),
-        "best_steps": [member.best_step for member in trained],
+        "steps": sum(member.record.steps for member in trained),
+        "best_steps": [member.record.best_step for member in trained],
         "torch": torch.__version__,
         "data_sha256": _digests([train_file, dev_file, judged_documents]),
         "main_content_pages": 0 if crawls is None else len(texts[1]),
@@ -125,6 +133,7 @@ def train_labeller(
         (folder / "README.md").write_text(model_card(stored, note), encoding="utf-8")
 
     published_folder(out_dir, write)
+    state.remove()
     return quality
 
 

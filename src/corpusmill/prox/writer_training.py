@@ -11,17 +11,18 @@ import hashlib
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from corpusmill.prox.decoder_training import CORRECTION_WEIGHT, DecoderRun, train_decoder
+from corpusmill.prox.checkpointed_training import Budget, Progress, StateFolder, TrainingRecord, state_beside
+from corpusmill.prox.decoder_training import CORRECTION_WEIGHT, train_decoder
 from corpusmill.prox.labelled_pages import LabelledPage, main_content_pages, read_labelled_pages
 from corpusmill.prox.labeller_folder import CONFIG, published_folder
 from corpusmill.prox.line_network import one_thread
-from corpusmill.prox.line_training import Budget, Example, Progress, TrainedNetwork, examples_of, train_ensemble
+from corpusmill.prox.line_training import Example, TrainedNetwork, examples_of, train_ensemble
 from corpusmill.prox.program_writer import WriterChunkRefiner
 from corpusmill.prox.refiner_evaluation import evaluate_pages, remove_nothing
 from corpusmill.prox.refiner_training import MAIN_CONTENT_SHARE
@@ -47,7 +48,7 @@ class TrainedWriter:
     network: WriterNetwork
     threshold: float
     encoders: Sequence[TrainedNetwork]
-    decoder: DecoderRun
+    decoder: TrainingRecord
 
 
 def train_program_writer(
@@ -65,6 +66,8 @@ def train_program_writer(
     note: str = "",
 ) -> dict[str, Any]:
     """Trains, measures and writes a program writer; returns its measured quality as it stands in ``config.json``.
+
+    A training that is killed goes on from its last dev evaluation when it is called again with the same arguments.
 
     Args:
         train_file: Labelled pages (JSON lines with ``lines``, ``remove``, ``unsure``, ``domain``, ``tier``).
@@ -91,15 +94,18 @@ def train_program_writer(
     shares = [1.0] if crawls is None else [1 - MAIN_CONTENT_SHARE, MAIN_CONTENT_SHARE]
     groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
     dev_groups = [examples for pages in dev_texts if (examples := examples_of(pages))]
+    shape = shape or WriterShape()
+    made_of = ["program-writer", steps, minutes, seed, asdict(shape), [len(pages) for pages in (*texts, *dev_texts)]]
+    state = state_beside(out_dir, [train_file, dev_file], made_of)
     with one_thread():
         trained = train_writer_network(
-            [group for group in groups if group[1]], dev_groups, shape or WriterShape(), budget, seed, progress
+            [group for group in groups if group[1]], dev_groups, shape, budget, seed, progress, state
         )
     training = {
         "command": command or _command(train_file, dev_file, minutes, steps, seed),
         "seed": seed,
-        "steps": [*(encoder.steps for encoder in trained.encoders), trained.decoder.steps],
-        "best_steps": [*(encoder.best_step for encoder in trained.encoders), trained.decoder.best_step],
+        "steps": [*(encoder.record.steps for encoder in trained.encoders), trained.decoder.steps],
+        "best_steps": [*(encoder.record.best_step for encoder in trained.encoders), trained.decoder.best_step],
         "torch": torch.__version__,
         "data_sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (train_file, dev_file)},
         "main_content_pages": 0 if crawls is None else len(texts[1]),
@@ -116,6 +122,7 @@ def train_program_writer(
         (folder / "README.md").write_text(writer_card(stored, note), encoding="utf-8")
 
     published_folder(out_dir, write)
+    state.remove()
     return quality
 
 
@@ -152,6 +159,7 @@ def train_writer_network(
     budget: Budget,
     seed: int,
     progress: Progress,
+    state: StateFolder | None = None,
 ) -> TrainedWriter:
     """Returns a program writer: encoders trained as a labeller's are, then a decoder over them.
 
@@ -162,18 +170,19 @@ def train_writer_network(
         budget: Steps or minutes; encoders and decoder get at least a step each.
         seed: Seeds weights, windows and dropout; the caller's random state is left as it was.
         progress: Called with one line of text for each dev evaluation.
+        state: Where a killed training goes on from; None keeps nothing.
 
     Raises:
         ModelError: A loss is not finite.
     """
     encoders_budget, decoder_budget = _shared(budget)
-    members, threshold = train_ensemble(groups, dev_groups, shape.lines, encoders_budget, seed, progress)
+    members, threshold = train_ensemble(groups, dev_groups, shape.lines, encoders_budget, seed, progress, state)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = WriterNetwork(replace(shape, n_encoders=len(members)))
     for encoder, member in zip(network.encoders, members, strict=True):
         encoder.load_state_dict(member.network.state_dict())
-    run = train_decoder(network, groups, dev_groups, threshold, decoder_budget, seed, progress)
+    run = train_decoder(network, groups, dev_groups, threshold, decoder_budget, seed, progress, state)
     return TrainedWriter(network, threshold, members, run)
 
 

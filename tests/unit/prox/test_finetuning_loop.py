@@ -6,12 +6,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from corpusmill.errors import ModelError  # noqa: E402
+from corpusmill.prox.checkpointed_training import Budget  # noqa: E402
 from corpusmill.prox.finetuning_examples import TrainingSequence  # noqa: E402
 from corpusmill.prox.finetuning_loop import CHECKPOINT, Finetuning, LoopPlan, program_loss  # noqa: E402
 from corpusmill.prox.finetuning_mix import Mix, MixPlan  # noqa: E402
 from corpusmill.prox.finetuning_settings import FinetuningSettings  # noqa: E402
 from corpusmill.prox.finetuning_validation import Score  # noqa: E402
-from corpusmill.prox.line_training import Budget  # noqa: E402
 from corpusmill.prox.program_model_base import SHAPES, new_llama  # noqa: E402
 
 SEQUENCES = [

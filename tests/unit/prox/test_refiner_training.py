@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from corpusmill.errors import ConfigError
+from corpusmill.prox.checkpointed_training import Budget
 from corpusmill.prox.labelled_pages import LabelledPage
 from corpusmill.prox.labeller_folder import load_labeller, published_folder
 from corpusmill.prox.line_features import line_features
 from corpusmill.prox.line_network import NetworkShape, one_thread
 from corpusmill.prox.line_training import (
     LONGEST_MEMBER,
-    Budget,
     best_threshold,
     examples_of,
+    member_budgets,
     spliced,
     train_network,
 )
@@ -133,12 +134,12 @@ def test_exactly_one_positive_budget_is_needed(steps, minutes):
     ],
 )
 def test_a_budget_of_steps_is_shared_by_its_members(budget, steps):
-    assert [member.steps for member in budget.members()] == steps
+    assert [member.steps for member in member_budgets(budget)] == steps
 
 
 @pytest.mark.parametrize(("minutes", "members"), [(0.1, 1), (6.0, 2), (10.0, 3), (60.0, 3)])
 def test_a_budget_of_minutes_is_shared_by_its_members(minutes, members):
-    parts = Budget(None, minutes).members()
+    parts = member_budgets(Budget(None, minutes))
     assert len(parts) == members
     assert sum(part.minutes for part in parts) == pytest.approx(minutes)
     assert parts[0].spent(0, 30.0 * parts[0].minutes) == pytest.approx(0.5)
@@ -186,7 +187,7 @@ def test_a_longer_training_gives_an_ensemble_that_is_measured_whole(files, tmp_p
     quality = train(files, tmp_path / "m", steps=20, seed=1, progress=lines.append)
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert (config["members"], config["training"]["steps"], len(config["training"]["best_steps"])) == (2, 20, 2)
-    assert "member 2 of 2" in lines
+    assert any(line.startswith("member 2 of 2 step 10: ") for line in lines)
     assert "2 networks whose logits are averaged" in (tmp_path / "m" / "README.md").read_text()
     one, two = load_labeller(tmp_path / "m").networks
     assert not torch.equal(one.head.weight, two.head.weight)
@@ -222,26 +223,62 @@ def test_a_folder_that_is_no_model_is_not_replaced(tmp_path):
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
 
 
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    from pathlib import Path
+    from corpusmill.prox import line_training
+    from corpusmill.prox.line_network import NetworkShape
+    from corpusmill.prox.refiner_training import train_labeller
+
+    line_training.MEMBER_STEPS = 12
+    shape = NetworkShape(n_buckets=512, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=64, dropout=0.1)
+    train, dev, out = map(Path, sys.argv[1:4])
+
+    def progress(line):
+        print(line, flush=True)
+        if len(sys.argv) > 4 and line.startswith(sys.argv[4]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train_labeller(train, dev, out, steps=24, seed=3, shape=shape, progress=progress)
+    """
+)
+
+
+def run_training(script, files, out, *end):
+    """Runs a training in a process of its own; returns its exit code and the lines it printed."""
+    command = [sys.executable, "-c", script, *map(str, files), str(out), *end]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
+    return done.returncode, done.stdout.splitlines()
+
+
 @pytest.mark.slow
-def test_a_killed_training_leaves_no_half_written_model(files, tmp_path):
-    script = textwrap.dedent(
-        """
-        import sys
-        from pathlib import Path
-        from corpusmill.prox.line_network import NetworkShape
-        from corpusmill.prox.refiner_training import train_labeller
-        shape = NetworkShape(n_buckets=512, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=64)
-        train, dev, out = map(Path, sys.argv[1:])
-        train_labeller(train, dev, out, steps=100_000, shape=shape, progress=print)
-        """
-    )
-    command = [sys.executable, "-u", "-c", script, *map(str, files), str(tmp_path / "m")]
-    child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
-    with pytest.raises(subprocess.TimeoutExpired):
-        child.wait(timeout=8)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait(timeout=30) == -signal.SIGKILL
-    child.stderr.close()
-    assert list(tmp_path.iterdir()) == []
-    train(files, tmp_path / "m", steps=1)
+@pytest.mark.parametrize("end", ["member 1 of 2 step 6:", "member 2 of 2 step 4:"])
+def test_a_killed_training_goes_on_and_gives_the_model_of_an_undisturbed_one(files, tmp_path, end):
+    code, _ = run_training(KILLED, files, tmp_path / "m", end)
+    assert code == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [".m.training"], "no half model"
+    code, lines = run_training(KILLED, files, tmp_path / "m")
+    assert code == 0
+    member, step = end.partition(" step ")[0], int(end.rstrip(":").rpartition(" ")[2])
+    assert f"{member} goes on from step {step - 2}" in lines
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    code, _ = run_training(KILLED, files, tmp_path / "undisturbed")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["other data", "cut"])
+def test_state_of_another_training_and_damaged_state_are_not_gone_on_from(files, tmp_path, damage):
+    code, _ = run_training(KILLED, files, tmp_path / "m", "member 1 of 2 step 6:")
+    state = tmp_path / ".m.training" / "member 1 of 2.pt"
+    if damage == "cut":
+        state.write_bytes(state.read_bytes()[:1000])
+    else:
+        files = [files[0], tmp_path / "other.jsonl"]
+        files[1].write_text(json.dumps(make_row(77, "elsewhere")) + "\n")
+    code, lines = run_training(KILLED, files, tmp_path / "m")
+    assert code == 0
+    assert lines[0].endswith(": member 1 of 2 starts again")
     load_labeller(tmp_path / "m")

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.errors import ConfigError, ModelError
+from corpusmill.prox.checkpointed_training import Budget
 from corpusmill.prox.labelled_pages import KEEP, REMOVE, UNSURE, LabelledPage
 from corpusmill.prox.line_network import NetworkShape, one_thread
-from corpusmill.prox.line_training import Budget, examples_of
+from corpusmill.prox.line_training import examples_of
 from corpusmill.prox.program_tokens import Group, Word, is_program, program_tokens
 from corpusmill.prox.program_writer import WriterChunkRefiner
 from corpusmill.prox.refiner import Chunk
@@ -201,30 +202,46 @@ def test_a_loss_that_is_not_finite_stops_training(files, tmp_path, monkeypatch):
     monkeypatch.setattr("corpusmill.prox.decoder_training.LEARNING_RATE", float("inf"))
     with pytest.raises(ModelError, match="training loss is nan"):
         train(files, tmp_path / "m", steps=12)
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "m").exists()
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    from pathlib import Path
+    from corpusmill.prox.line_network import NetworkShape
+    from corpusmill.prox.writer_network import WriterShape
+    from corpusmill.prox.writer_training import train_program_writer
+
+    lines = NetworkShape(n_buckets=512, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=64, dropout=0.1)
+    shape = WriterShape(lines=lines, n_layers=1, n_heads=2, dropout=0.1)
+    train, dev, out = map(Path, sys.argv[1:4])
+
+    def progress(line):
+        print(line, flush=True)
+        if len(sys.argv) > 4 and line.startswith(sys.argv[4]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train_program_writer(train, dev, out, steps=20, seed=3, shape=shape, progress=progress)
+    """
+)
 
 
 @pytest.mark.slow
-def test_a_killed_training_leaves_no_half_written_model(files, tmp_path):
-    script = textwrap.dedent(
-        """
-        import sys
-        from pathlib import Path
-        from corpusmill.prox.line_network import NetworkShape
-        from corpusmill.prox.writer_network import WriterShape
-        from corpusmill.prox.writer_training import train_program_writer
-        shape = WriterShape(NetworkShape(n_buckets=512, word_width=8, width=16, n_layers=1, n_heads=2, max_lines=64))
-        train, dev, out = map(Path, sys.argv[1:])
-        train_program_writer(train, dev, out, steps=100_000, shape=shape, progress=print)
-        """
-    )
-    command = [sys.executable, "-u", "-c", script, *map(str, files), str(tmp_path / "m")]
-    child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
-    with pytest.raises(subprocess.TimeoutExpired):
-        child.wait(timeout=8)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait(timeout=30) == -signal.SIGKILL
-    child.stderr.close()
-    assert list(tmp_path.iterdir()) == []
-    train(files, tmp_path / "m", steps=2)
+def test_a_killed_training_goes_on_and_gives_the_model_of_an_undisturbed_one(files, tmp_path):
+    def run(out, *end):
+        command = [sys.executable, "-c", KILLED, *map(str, files), str(tmp_path / out), *end]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
+        return done.returncode, done.stdout.splitlines()
+
+    assert run("m", "decoder step 3:")[0] == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [".m.training"], "no half model"
+    code, lines = run("m")
+    assert code == 0
+    assert lines[:2] == ["network goes on from step 16", "decoder goes on from step 2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert run("undisturbed")[0] == 0
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     load_writer(tmp_path / "m")
