@@ -14,6 +14,8 @@ from corpusmill.runner.show import stored_report
 
 log = logging.getLogger(__name__)
 
+OPTIONAL = ("refine_documents", "refine_chunks", "score", "select")
+"""Stages that a recipe may leave out; their entry in the recipe has their name."""
 NOTHING = "nothing to do"
 """What is said of a stage that found its result there, or whose run is published already."""
 
@@ -34,7 +36,7 @@ def refresh(recipe: Recipe, crawl: str, source: str | None, log: Callable[[str],
     if planned["already_published"]:
         log(f"{crawl} is published already with the same inputs and settings: nothing to do")
     try:
-        _stages(uri, shards, log, packs_sequences=recipe.packs_sequences)
+        _stages(uri, shards, log, recipe)
     except BaseException as error:  # also an interruption: the run's row says how it ended
         _report_failure(uri, error)
         raise
@@ -50,41 +52,46 @@ def _report_failure(uri: str, error: BaseException) -> None:
         log.warning("the run's report could not be stored either: %s", second)
 
 
-def _stages(uri: str, shards: list[str], log: Callable[[str], None], *, packs_sequences: bool) -> None:
+def _stages(uri: str, shards: list[str], log: Callable[[str], None], recipe: Recipe) -> None:
     def mapped(stage: str) -> None:
         for shard in shards:
             chain.run_shard(uri, stage, shard, log)
 
+    def say(stage: str, report: dict[str, Any], unit: str = "documents") -> None:
+        if stage in OPTIONAL and getattr(recipe, stage) is None:
+            log(f"{stage}: not in the recipe")
+        elif report.get("skipped"):
+            log(f"{stage}: {NOTHING}")
+        else:
+            kept = f"{report['documents_in']} {unit} in, {report['documents_kept']} kept"
+            log(f"{stage}: {kept}, {report['seconds']:.1f} s")
+
     mapped("ingest")
-    _say(log, "ingest", chain.commit(uri, "ingest"))
+    say("ingest", chain.commit(uri, "ingest"))
     mapped("clean")
-    _say(log, "clean", chain.commit(uri, "clean"))
-    _say(log, "deduplicate", chain.deduplicate(uri))
+    say("clean", chain.commit(uri, "clean"))
+    say("deduplicate", chain.deduplicate(uri))
     mapped("refine_documents")
-    _say(log, "refine_documents", chain.commit(uri, "refine_documents"))
+    say("refine_documents", chain.commit(uri, "refine_documents"))
     mapped("refine_chunks")
-    _say(log, "refine_chunks", chain.commit(uri, "refine_chunks"))
-    unit = "sequences" if packs_sequences else "documents"
-    if packs_sequences:
+    say("refine_chunks", chain.commit(uri, "refine_chunks"))
+    unit = "sequences" if recipe.packs_sequences else "documents"
+    if recipe.packs_sequences:
         mapped("pack")
-        _say(log, "pack", chain.commit(uri, "pack"))
+        say("pack", chain.commit(uri, "pack"))
     mapped("score")
-    _say(log, "score", chain.commit(uri, "score"), unit)
-    _say(log, "select", chain.select(uri), unit)
+    say("score", chain.commit(uri, "score"), unit)
+    say("select", chain.select(uri), unit)
     mapped("assemble")
-    _say(log, "assemble", chain.commit(uri, "assemble"))
-    outcome = chain.validate(uri)
+    say("assemble", chain.commit(uri, "assemble"))
+    _say_validated(log, chain.validate(uri))
+    published = chain.publish(uri)
+    also = f" and {published['sequences']} sequences" if recipe.packs_sequences else ""
+    log(f"publish: {published['published']} documents{also}, snapshot {published['snapshot']}, tag {published['tag']}")
+
+
+def _say_validated(log: Callable[[str], None], outcome: dict[str, Any]) -> None:
     checked = f"{outcome['n_checks']} checks, {len(outcome['warnings'])} warnings" if "n_checks" in outcome else NOTHING
     log(f"validate: {checked}")
     for warning in outcome["warnings"]:
         log(f"  warning: {warning}")
-    published = chain.publish(uri)
-    also = f" and {published['sequences']} sequences" if packs_sequences else ""
-    log(f"publish: {published['published']} documents{also}, snapshot {published['snapshot']}, tag {published['tag']}")
-
-
-def _say(log: Callable[[str], None], stage: str, report: dict[str, Any], unit: str = "documents") -> None:
-    if report.get("skipped"):
-        log(f"{stage}: {NOTHING}")
-        return
-    log(f"{stage}: {report['documents_in']} {unit} in, {report['documents_kept']} kept, {report['seconds']:.1f} s")
