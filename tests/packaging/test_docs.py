@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from corpusmill.cli import _parser
+from corpusmill.errors import ConfigError
+from corpusmill.recipe import Recipe, parse_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
@@ -52,6 +54,21 @@ def test_commands_and_options_exist(page):
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
-def test_yaml_on_the_page_is_yaml(page):
+def test_yaml_on_the_page_is_yaml_and_recipes_are_recipes(page):
     for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.M | re.S):
-        assert yaml.safe_load(block) is not None
+        values = yaml.safe_load(block)
+        assert values is not None
+        known = isinstance(values, dict) and values.keys() <= Recipe.model_fields.keys()
+        if known and "name" in values:
+            parse_recipe(values)
+        elif known:
+            assert faults(values) == []
+
+
+def faults(part):
+    """Returns what is wrong with some entries of a recipe, but for what a whole recipe would have besides."""
+    try:
+        Recipe.load({"name": "page", **part})
+    except ConfigError as error:
+        return [line for line in str(error).splitlines()[1:] if not line.endswith("Field required")]
+    return []
