@@ -11,6 +11,7 @@ from corpusmill.doctor.airflow_database import airflow_database, check_pools, ch
 from corpusmill.doctor.finding import Finding, error
 from corpusmill.doctor.packages import check_constraints, check_packages, check_plugin, check_python, plugins_folder
 from corpusmill.doctor.recipes import check_endpoints, check_models, check_release_list, read_recipe_folder
+from corpusmill.doctor.spark import check_spark
 from corpusmill.doctor.storage import check_catalog, check_disk, check_tables, check_warehouse
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.settings import LakehouseSettings, corpusmill_home
@@ -34,6 +35,7 @@ def examine(recipes: Path) -> list[Finding]:
     checks: list[Check] = [
         ("python", check_python),
         ("packages", check_packages),
+        ("spark", check_spark),
         ("pinned versions", partial(check_constraints, Path("constraints.txt"))),
         ("plugin", partial(check_plugin, plugins_folder())),
         ("catalog", partial(check_catalog, lake)),
