@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 import pytest
+import torch
 
 from corpusmill.errors import ConfigError
 from corpusmill.pruning.config import ScoringConfig
@@ -52,6 +53,20 @@ def test_the_end_of_document_token_inside_a_sequence_is_an_ordinary_token(tiny_f
     with_end = [*ids[:10], tiny_tokenizer.eod_id, *ids[10:]]
     (row,) = stage_for(tiny_folder).process(sequences_of([with_end], tiny_tokenizer.sha256)).kept.to_pylist()
     assert row["n_scored"] == len(with_end) - 1
+
+
+def test_a_sequence_whose_logits_are_not_finite_fails_alone(tiny_folder, tiny_tokenizer):
+    stage = stage_for(tiny_folder)
+    stage.setup()
+    bad, good = tiny_tokenizer.encode_batch(["☃", TEXT])
+    model = stage._models.main.model
+    own = torch.nn.Embedding.from_pretrained(model.get_input_embeddings().weight.clone())  # else tied to the output
+    own.weight[bad[0]] = float("nan")
+    model.set_input_embeddings(own)
+    out = stage.process(sequences_of([[*good[:9], bad[0], *good[9:20]], good], tiny_tokenizer.sha256))
+    assert out.removed.column("skipped_reason").to_pylist() == ["error.non_finite_score"]
+    assert out.removed.column("doc_id").to_pylist() == ["s0"]
+    assert out.kept.column("doc_id").to_pylist() == ["s1"]
 
 
 def test_given_bytes_are_kept_and_a_sequence_longer_than_the_context_is_cut_and_counted(tiny_folder, tiny_tokenizer):
