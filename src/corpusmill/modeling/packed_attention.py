@@ -25,6 +25,8 @@ from corpusmill.modeling.plain_llama import embedded, is_plain_llama, last_layer
 from corpusmill.modeling.slot_cache import SlotCache
 
 NAME = "corpusmill_packed"
+CPU_ROWS = 512
+"""Rows that pass a feed-forward layer together on a CPU, so that its inner activations stay in the cache."""
 _REFUSED = ("softcap", "s_aux", "sliding_window", "position_bias", "head_mask")
 
 
@@ -87,7 +89,7 @@ class PackedStep:
     def attend(self, layer: int, query_NHD: torch.Tensor, scale: float | None) -> torch.Tensor:
         """Returns attention [N, H, D], row by row over the slots that each row has."""
         assert self.starts is not None
-        out_NHD = query_NHD.new_empty((*query_NHD.shape[:2], self.cache.values[layer].shape[3]))
+        out_NHD = query_NHD.new_empty((*query_NHD.shape[:2], self.cache.of(layer)[1].shape[3]))
         first = 0
         for row, start, n in zip(self.members, self.starts, self.lengths, strict=True):
             end = first + n
@@ -214,7 +216,7 @@ def _attention(
         return _whole_prompts(query, key, value, step.lengths, scaling)
     if step.mask is None:
         return step.attend(layer, query[0].transpose(0, 1), scaling)[None]
-    return _all_rows(query, step.cache.keys[layer], step.cache.values[layer], step, scaling)
+    return _all_rows(query, *step.cache.of(layer), step, scaling)
 
 
 def _whole_prompts(
@@ -259,7 +261,7 @@ def _all_rows(
 class _Rows:
     """The tokens of a step as `corpusmill.modeling.plain_llama` wants them."""
 
-    n_block = 512
+    n_block = CPU_ROWS
 
     def __init__(self, step: PackedStep) -> None:
         self.step = step

@@ -2,9 +2,10 @@
 
 For plain Llama models, the shape of the public refiners, the pass is written out (`corpusmill.modeling.plain_llama`):
 
-- packed on a CPU: the prompts' tokens stand one behind another, so no padding is computed, and attention runs prompt by
-  prompt; on a GPU rectangular, padded on the right, where a causal model cannot see it, since one large kernel beats
-  many small ones and length-sorted batches hold little padding;
+- packed on a CPU: the prompts' tokens stand one behind another, so no padding is computed, what all prompts of a pass
+  begin with is computed once, and attention runs prompt by prompt;
+- rectangular on a GPU, padded on the right, where a causal model cannot see it, since one large kernel beats many small
+  ones and length-sorted batches hold little padding;
 - the last layer computes keys and values for every token but queries, feed-forward and output layer for the last token
   of each prompt alone: of 24 layers that saves 4 % beside the 13 % of the output layer (arithmetic of the 354M shape).
 
@@ -22,13 +23,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from corpusmill.modeling.packed_attention import packed_logits, prefill_step
 from corpusmill.modeling.plain_llama import embedded, is_plain_llama, last_layer_output, layer_output, norm
-from corpusmill.modeling.token_batches import pad_right, plan_batches
+from corpusmill.modeling.slot_cache import SlotCache
+from corpusmill.modeling.token_batches import pad_right, plan_batches, shared_beginning
 
 CPU_BATCH_TOKENS = 2048
 """Tokens of a packed batch on a CPU: larger batches only leave the caches (measured flat from 1,000 to 16,000)."""
-CPU_ROWS = 512
-"""Rows that pass a feed-forward layer together on a CPU, so that its inner activations stay in the cache."""
 
 
 def plan_prefill(model: Any, lengths: Sequence[int], token_budget: int) -> list[list[int]]:
@@ -66,8 +67,9 @@ def last_logits(model: Any, prompts: Sequence[Sequence[int]], pad: int) -> torch
     with torch.inference_mode():
         if not is_plain_llama(model):
             return _own_forward(model, prompts, pad).float()
-        rows = _Packed(prompts, model.device) if _packs(model) else _Rectangular(prompts, pad, model.device)
-        return _llama(model, rows).float()
+        if _packs(model):
+            return _packed(model, prompts).float()
+        return _llama(model, _Rectangular(prompts, pad, model.device)).float()
 
 
 def _packs(model: Any) -> bool:
@@ -90,8 +92,8 @@ def _own_forward(model: Any, prompts: Sequence[Sequence[int]], pad: int) -> torc
         hook.remove()
 
 
-class _Packed:
-    """Prompts one behind another.
+class _Rectangular:
+    """Prompts padded on the right to the longest one, N = B * T.
 
     Attributes:
         ids_N: Token ids.
@@ -99,49 +101,6 @@ class _Packed:
         last_B: Row of each prompt's last token.
         n_block: Rows that pass a feed-forward layer together.
     """
-
-    n_block = CPU_ROWS
-
-    def __init__(self, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
-        ends = list(accumulate(len(ids) for ids in prompts))
-        self.spans = list(zip([0, *ends], ends, strict=False))
-        self.ids_N = torch.tensor([i for ids in prompts for i in ids], dtype=torch.long, device=device)
-        self.position_N = torch.cat([torch.arange(len(ids), device=device) for ids in prompts])
-        self.last_B = torch.tensor(ends, device=device) - 1
-
-    def attend(
-        self, _layer: int, q_NHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        """Returns attention [N, H * D] of every token to the tokens of its prompt up to itself."""
-        return torch.cat([_attention(q_NHD[a:b], k_NKD[a:b], v_NKD[a:b], scale, causal=True) for a, b in self.spans])
-
-    def attend_some(
-        self,
-        _layer: int,
-        _wanted_B: torch.Tensor,
-        q_BHD: torch.Tensor,
-        k_NKD: torch.Tensor,
-        v_NKD: torch.Tensor,
-        scale: float,
-    ) -> torch.Tensor:
-        """Returns attention [B, H * D] of each prompt's last token to its prompt."""
-        parts = [
-            _attention(q_BHD[i : i + 1], k_NKD[a:b], v_NKD[a:b], scale, causal=False)
-            for i, (a, b) in enumerate(self.spans)
-        ]
-        return torch.cat(parts)
-
-
-def _attention(
-    q_THD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, scale: float, *, causal: bool
-) -> torch.Tensor:
-    q, k, v = (x.transpose(0, 1)[None] for x in (q_THD, k_TKD, v_TKD))
-    out_1HTD = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=True)
-    return out_1HTD[0].transpose(0, 1).flatten(1)
-
-
-class _Rectangular:
-    """Prompts padded on the right to the longest one; attributes as those of packed prompts, N = B * T."""
 
     n_block = 1 << 30
 
@@ -178,7 +137,17 @@ class _Rectangular:
         return out_BH1D.flatten(1)
 
 
-def _llama(model: Any, rows: _Packed | _Rectangular) -> torch.Tensor:
+def _packed(model: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Returns the logits [B, V] of a plain Llama on a CPU."""
+    lengths = [len(ids) for ids in prompts]
+    cache = SlotCache(len(prompts), max(lengths), every_layer=False)
+    step = prefill_step(cache, range(len(prompts)), lengths, model, shared_beginning(prompts))
+    ids = [i for prompt, n in zip(prompts, step.lengths, strict=True) for i in prompt[-n:]]
+    last = [end - 1 for end in accumulate(step.lengths)]
+    return packed_logits(model, ids, step.places.tolist(), step, last)
+
+
+def _llama(model: Any, rows: _Rectangular) -> torch.Tensor:
     """Returns the logits [B, V] of a plain Llama."""
     decoder = model.model
     hidden_NM, angles = embedded(model, rows.ids_N, rows.position_N)

@@ -20,30 +20,37 @@ class SlotCache:
     Args:
         n_rows: R.
         n_slots: S, at least the positions of the longest row.
+        every_layer: False: each layer takes the place of the one before, for a single pass.
     """
 
-    def __init__(self, n_rows: int, n_slots: int) -> None:
-        self.n_rows, self.n_slots = n_rows, n_slots
-        self.keys: dict[int, torch.Tensor] = {}  # layer -> [R, K, S, D]
-        self.values: dict[int, torch.Tensor] = {}
+    def __init__(self, n_rows: int, n_slots: int, *, every_layer: bool = True) -> None:
+        self.n_rows, self.n_slots, self.every_layer = n_rows, n_slots, every_layer
+        self._keys: dict[int, torch.Tensor] = {}  # layer -> [R, K, S, D]
+        self._values: dict[int, torch.Tensor] = {}
         self._sight: dict[int, torch.Tensor] = {}  # G -> mask
 
     def write(self, layer: int, slots: torch.Tensor, key_NKD: torch.Tensor, value_NKD: torch.Tensor) -> None:
         """Puts keys and values of packed tokens into slots [N * K], numbered over all rows and heads."""
-        for stores, new_NKD in ((self.keys, key_NKD), (self.values, value_NKD)):
+        layer = layer if self.every_layer else 0
+        for stores, new_NKD in ((self._keys, key_NKD), (self._values, value_NKD)):
             if layer not in stores:
                 n_heads, width = new_NKD.shape[1:]
                 stores[layer] = new_NKD.new_zeros((self.n_rows, n_heads, self.n_slots, width))
             stores[layer].flatten(0, 2).index_copy_(0, slots, new_NKD.flatten(0, 1))
 
+    def of(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns keys and values [R, K, S, D] of a layer."""
+        layer = layer if self.every_layer else 0
+        return self._keys[layer], self._values[layer]
+
     def share(self, layer: int, rows: Sequence[int], n_slots: int) -> None:
         """Copies a layer's first slots of the first of some rows to the other ones."""
-        for store in (self.keys, self.values):
-            store[layer][rows[1] : rows[-1] + 1, :, :n_slots] = store[layer][rows[0], :, :n_slots]
+        for stored in self.of(layer):
+            stored[rows[1] : rows[-1] + 1, :, :n_slots] = stored[rows[0], :, :n_slots]
 
     def move(self, source: int, target: int, n_slots: int) -> None:
         """Copies the first slots of one row to another row."""
-        for store in (self.keys, self.values):
+        for store in (self._keys, self._values):
             for stored in store.values():
                 stored[target, :, :n_slots] = stored[source, :, :n_slots]
 
@@ -60,7 +67,7 @@ class SlotCache:
             scale: Factor of the scores; None as torch has it.
             out_nHD: Where the attention goes.
         """
-        keys, values = self.keys[layer][row : row + 1], self.values[layer][row : row + 1]
+        keys, values = (stored[row : row + 1] for stored in self.of(layer))
         n_tokens, n_heads, width = q_nHD.shape
         n_key_heads = keys.shape[1]
         n_shared = n_heads // n_key_heads
