@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLES_PER_SECOND = 20
+SAMPLES_PER_SECOND = 5
 _PR_SET_CHILD_SUBREAPER = 36
 _WORKERS = ("multiprocessing.spawn", ".forkserver")
 """What stands in the command line of processes that multiprocessing starts to work."""
@@ -39,7 +39,9 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class _Process:
+class Process:
+    """A process at one moment: its number, its parent's (0 for the first), its command line and its PSS in MB."""
+
     pid: int
     parent: int
     command: str
@@ -96,7 +98,7 @@ def _sample(pid: int, peaks: list[float], ended: threading.Event) -> None:
         peaks[0], peaks[1] = max([peaks[0], *workers]), max(peaks[1], rest)
 
 
-def _tree(root: int) -> list[_Process]:
+def _tree(root: int) -> list[Process]:
     """Returns a process and all below it; those that end meanwhile are left out."""
     found, waiting = [], [(root, 0)]
     while waiting:
@@ -109,12 +111,12 @@ def _tree(root: int) -> list[_Process]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         kilobytes = next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-        found.append(_Process(pid, parent, command, kilobytes * 1024 / 1e6))
+        found.append(Process(pid, parent, command, kilobytes * 1024 / 1e6))
         waiting += [(int(child), pid) for child in children]
     return found
 
 
-def memory_of(processes: Sequence[_Process]) -> tuple[list[float], float]:
+def memory_of(processes: Sequence[Process]) -> tuple[list[float], float]:
     """Returns the memory of each worker with its children, and that of the rest, MB.
 
     A worker is a spawned process, or a child of a fork server; a fork server's children have its command line.
@@ -124,11 +126,11 @@ def memory_of(processes: Sequence[_Process]) -> tuple[list[float], float]:
     def serves(pid: int) -> bool:
         return pid in by_pid and _WORKERS[1] in by_pid[pid].command
 
-    def is_worker(process: _Process) -> bool:
+    def is_worker(process: Process) -> bool:
         spawned = _WORKERS[0] in process.command
         return spawned or (serves(process.parent) and not serves(by_pid[process.parent].parent))
 
-    def worker_of(process: _Process | None) -> int | None:
+    def worker_of(process: Process | None) -> int | None:
         while process is not None and not is_worker(process):
             process = by_pid.get(process.parent)
         return None if process is None else process.pid
