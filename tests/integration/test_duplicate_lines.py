@@ -15,6 +15,9 @@ from corpusmill.demo.page_chrome import Page
 from corpusmill.demo.warc_writing import Place, gzip_member, page_records
 from corpusmill.recipe import Recipe, parse_recipe
 from corpusmill.runner import chain, deduplicate
+from corpusmill.runner.committed_plan import committed_plan
+from corpusmill.runner.dry_run import dry_run
+from corpusmill.runner.examples import refinement_examples
 from corpusmill.runner.explain import explain
 from corpusmill.runner.open_lakehouse import open_lakehouse
 from corpusmill.runner.plan import load_plan
@@ -188,6 +191,15 @@ def test_models_read_the_shortened_text_and_stored_programs_are_replayed_on_it(h
         assert row["n_chars_before"] == len(read)
     outcome = replay(open_lakehouse(), "models", OLD)
     assert (outcome["n_documents"], outcome["n_equal"]) == (8, 8)
+    scored = {"score": {"model": "bundled:reference_lm", "context": 64}}
+    forecast = dry_run(open_lakehouse(), recipe("models", refine_chunks=scripted, **scored), OLD, progress=quiet)
+    stages = {stage["stage"]: (stage["n_most"], stage["n_computed"]) for stage in forecast["stages"]}
+    assert stages == {"clean": (9, 0), "refine_chunks": (8, 0), "score": (8, 8)}, "the thin page is read by no model"
+    plan = committed_plan(open_lakehouse(), "models", OLD, "refine_chunks")
+    shown = refinement_examples(open_lakehouse(), plan, 8)
+    texts = {row["doc_id"]: row["text_digest"] for row in refined}
+    assert shown
+    assert all(text_digest(example["before"]) == texts[example["doc_id"]] for example in shown)
 
 
 def test_a_run_that_dies_after_the_lines_finds_them(home, recipe, monkeypatch):

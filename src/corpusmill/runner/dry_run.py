@@ -19,6 +19,7 @@ from corpusmill.rules.decision import decide_with
 from corpusmill.runner.audit import already_published
 from corpusmill.runner.commit import stored_stage_report
 from corpusmill.runner.committed_plan import plan_behind
+from corpusmill.runner.duplicate_lines import committed_lines
 from corpusmill.runner.frozen_selections import pin_cutoffs
 from corpusmill.runner.models import with_model, without_models
 from corpusmill.runner.plan import RunPlan, draft_plan, load_plan, plan_uri
@@ -131,15 +132,15 @@ def _followed(lake: Lakehouse, plan: RunPlan, progress: Callable[[str], None]) -
     """Follows every document of the crawl through the stages that the recipe has."""
     judges = _judges(lake, plan)
     forecasts = {stage: _empty(lake, plan, stage) for stage in ("clean", *judges)}
-    place = stage_table(plan, "deduplicate")
-    duplicates = FileRows(lake.table(place.identifier), place.partition, plan.files, ["doc_id", "kept"], "doc_id")
+    removed = [_outcomes(lake, plan, stage) for stage in ("deduplicate", "lines")[: 1 + committed_lines(lake, plan)]]
     rules = plan.parsed_recipe().rules
     preset = rules.resolved()
     columns = ["doc_id", "language", "language_score", *RULE_MEASURES, "kept", "drop_reason"]
     place = stage_table(plan, "clean")
     groups = lake.table(place.identifier).iter_groups(place.partition, groups=plan.files, columns=columns)
     for n, (name, rows) in enumerate(groups, 1):
-        duplicates.open_file(name)
+        for table in removed:
+            table.open_file(name)
         for judge in judges.values():
             judge.open_file(name)
         for row in rows.to_pylist():
@@ -148,13 +149,22 @@ def _followed(lake: Lakehouse, plan: RunPlan, progress: Callable[[str], None]) -
             admitted = kept and not row["kept"]
             forecasts["clean"].add("kept" if kept else "dropped")
             forecasts["clean"].n_computed += admitted or error
-            copy = None if admitted else duplicates.find(row["doc_id"])
-            if kept and (copy is None or copy["kept"]):
+            if kept and (admitted or _stays(row["doc_id"], removed)):
                 _follow(row["doc_id"], judges, forecasts, "asked" if admitted else "kept")
         progress(f"dry run {plan.crawl}: file {n} of {len(plan.files)}, {rows.num_rows} documents")
     for forecast in forecasts.values():
         forecast.seconds = _seconds(lake, plan, forecast)
     return list(forecasts.values())
+
+
+def _outcomes(lake: Lakehouse, plan: RunPlan, stage: str) -> FileRows:
+    place = stage_table(plan, stage)
+    return FileRows(lake.table(place.identifier), place.partition, plan.files, ["doc_id", "kept"], "doc_id")
+
+
+def _stays(doc_id: str, removed: list[FileRows]) -> bool:
+    rows = [rows.find(doc_id) for rows in removed]
+    return all(row is None or row["kept"] for row in rows)
 
 
 def _follow(doc_id: str, judges: dict[str, _Judge], forecasts: dict[str, StageForecast], fate: Fate) -> None:

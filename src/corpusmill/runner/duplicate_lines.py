@@ -17,7 +17,7 @@ from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition, commit_partition
 from corpusmill.lakehouse.shards import ShardWriter
 from corpusmill.runner.plan import RunPlan
-from corpusmill.runner.stage_tables import input_table, stage_table
+from corpusmill.runner.stage_tables import committed, input_table, stage_table
 from corpusmill.runner.whole_crawl import WHOLE_CRAWL
 from corpusmill.schema import STRING
 
@@ -63,6 +63,11 @@ def store_duplicate_lines(lake: Lakehouse, plan: RunPlan, kept: pa.Table) -> Non
 def compares_lines(plan: RunPlan) -> bool:
     """Returns whether the run removes repeated lines."""
     return STAGE in plan.keys
+
+
+def committed_lines(lake: Lakehouse, plan: RunPlan) -> bool:
+    """Returns whether the run removes repeated lines and its table of them holds what it would write."""
+    return compares_lines(plan) and committed(lake, plan, STAGE)
 
 
 def line_counts(lake: Lakehouse, plan: RunPlan) -> pa.Table:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.runner.corpus_mix import sample_files
+from corpusmill.runner.duplicate_lines import Shorten, shortened_texts
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.stage_tables import committed, input_table
 
@@ -52,7 +53,8 @@ def _examples_of(lake: Lakehouse, plan: RunPlan, stage: str, n: int) -> list[dic
         if texts:
             left = found.filter(pc.is_in(found["doc_id"], value_set=ids)).select(["doc_id", "text"]).to_pylist()
             after = {row["doc_id"]: str(row["text"] or "") for row in left}
-        before = _column_of(documents, documents_at, name, chosen)
+        read = next(shortened_texts(lake, plan, [name]))  # refiners read documents without repeated lines
+        before = _column_of(documents, documents_at, name, chosen, read)
         picked += [_example(stage, row, before[row["doc_id"]], after.get(row["doc_id"], "")) for row in chosen]
     return picked
 
@@ -86,11 +88,11 @@ def _program(row: dict[str, Any]) -> str:
 
 
 def _column_of(
-    table: Any, partition: dict[str, str], file: str, rows: list[dict[str, Any]]
+    table: Any, partition: dict[str, str], file: str, rows: list[dict[str, Any]], read: Shorten
 ) -> dict[str, dict[str, Any]]:
     ids = pa.array([row["doc_id"] for row in rows], pa.large_string())
     for _, found in table.iter_groups(partition, groups=[file], columns=["doc_id", "url", "text"]):
-        wanted = found.filter(pc.is_in(found["doc_id"], value_set=ids)).to_pylist()
+        wanted = read(found.filter(pc.is_in(found["doc_id"], value_set=ids))).to_pylist()
         return {row["doc_id"]: row for row in wanted}
     return {}
 

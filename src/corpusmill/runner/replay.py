@@ -18,9 +18,9 @@ from corpusmill.prox.config import ChunkRefinementConfig, DocRefinementConfig
 from corpusmill.prox.doc_refinement import decide
 from corpusmill.prox.program_execution import EDITED, KEPT, ExecutionSettings
 from corpusmill.runner.committed_plan import committed_plan
-from corpusmill.runner.duplicate_lines import compares_lines, shortened_texts
+from corpusmill.runner.duplicate_lines import committed_lines, compares_lines, shortened_texts
 from corpusmill.runner.plan import RunPlan
-from corpusmill.runner.stage_tables import committed, stage_table
+from corpusmill.runner.stage_tables import stage_table
 from corpusmill.schema import text_digest
 
 log = logging.getLogger(__name__)
@@ -262,7 +262,7 @@ def _texts(lake: Lakehouse, plan: RunPlan) -> Iterator[dict[str, str]]:
     """
     place = stage_table(plan, "clean")
     table, columns = lake.table(place.identifier), ["doc_id", "kept", "text"]
-    there = not compares_lines(plan) or committed(lake, plan, "lines")
+    there = not compares_lines(plan) or committed_lines(lake, plan)
     shorten = shortened_texts(lake, plan, plan.files) if there else None
     for _, rows in table.iter_groups(place.partition, groups=plan.files, columns=columns):
         kept = rows.filter(rows["kept"])
