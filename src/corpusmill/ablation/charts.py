@@ -70,7 +70,7 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str, percent: bool 
     if not lines:
         return ""
     xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points]
+    ys = [y + sign * error for line in lines for y, error in _with_errors(line) for sign in (-1, 1)]
     scale = _Scale(_range(xs), _range(ys, 0.06))
     _axes(scale, x_title, y_title, percent)
     styles = [_style(number, line.dashed) for number, line in enumerate(lines)]
@@ -122,6 +122,10 @@ def _finite(line: Line) -> Line:
     keep = [i for i, point in enumerate(line.points) if all(map(math.isfinite, point))]
     errors = [line.errors[i] for i in keep] if line.errors else ()
     return Line(line.name, [line.points[i] for i in keep], errors, line.dashed)
+
+
+def _with_errors(line: Line) -> list[tuple[float, float]]:
+    return [(y, line.errors[i] if line.errors else 0.0) for i, (_, y) in enumerate(line.points)]
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -177,7 +177,9 @@ def _fraction_chart(rows: Sequence[Row], test: str, reference: str) -> str:
         shares = [float(Fraction(row["arm"]["fraction"])) for row in ordered]
         points = [(share, loss["mean"]) for share, loss in zip(shares, losses, strict=True)]
         lines.append(Line(name, points, [loss["std"] for loss in losses], dashed=name == "random"))
-    ends = [x for line in lines for x, _ in line.points] or [0.0, 1.0]
+    ends = [x for line in lines for x, _ in line.points]
+    if len(set(ends)) < 2:
+        ends = [0.0, 1.0]  # one share is a point; what it is compared against stays a line
     for row in rows:
         if row["arm"]["kind"] in {"none", "stages"}:
             level = row["test"][test]["nll"]["mean"]

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from corpusmill.ablation.charts import Cut, Line, histogram_chart, line_chart, ticks
+from corpusmill.ablation.charts import BOTTOM, HEIGHT, TOP, Cut, Line, histogram_chart, line_chart, ticks
 from corpusmill.ablation.costs import Costs, break_even, step_reaching
 from corpusmill.ablation.report import page
 from corpusmill.ablation.summary import histogram, summarise
@@ -106,6 +106,12 @@ def test_no_two_of_many_lines_look_alike():
     keys = re.findall(r'<svg class="key"[^>]*><line [^>]*y2="4" (stroke="[^"]*"(?: stroke-dasharray="[^"]*")?)', svg)
     assert keys == styles
     assert 'aria-label="Line chart, loss by step: 20 lines. Lowest: 0, 0 at 0."' in svg
+
+
+def test_error_bars_stay_inside_the_plot():
+    svg = line_chart([Line("a", [(0, 4.0), (1, 4.1)], [0.5, 0.0])], "share", "loss")
+    (y1, y2) = map(float, re.search(r'y1="([0-9.]+)" y2="([0-9.]+)" stroke="[^"]*" stroke-width="1.2"', svg).groups())
+    assert TOP <= y2 < y1 <= HEIGHT - BOTTOM
 
 
 def test_counts_have_no_halves():
