@@ -12,10 +12,10 @@ class DeduplicateOperator(StageOperator):
 
     Reads: ``<recipe>.documents`` of the crawl, and ``<recipe>.corpus`` of the older published crawls; for near
     duplicates also their ``<recipe>.minhash``, the pairs that `JoinBandsOperator` found, and of ``<recipe>.documents``
-    the texts of candidates. Writes: ``<recipe>.minhash`` of the crawl if missing, and ``<recipe>.duplicates``, one
-    row per document that has a duplicate, naming what it matched and what stands for it; before these
-    ``<recipe>.duplicate_lines`` where the recipe compares lines. Retried: when another commit was first. Fails at once: an index that cannot be read, with the command that rebuilds it. Second run: finds the
-    commit key and does nothing.
+    the texts of candidates. Writes: ``<recipe>.minhash`` of the crawl if missing, ``<recipe>.duplicate_lines`` where
+    the recipe compares lines, and ``<recipe>.duplicates``, one row per document that has a duplicate, naming what it
+    matched and what stands for it. Retried: when another commit was first. Fails at once: an index that cannot be read,
+    with the command that rebuilds it. Second run: finds the commit key and does nothing.
     """
 
     def lineage_stage(self) -> str:
