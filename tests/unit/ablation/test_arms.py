@@ -1,5 +1,7 @@
 """Recipes and arms: by configuration alone, refused with a message where they make no sense."""
 
+import re
+
 import pytest
 import yaml
 
@@ -105,6 +107,21 @@ def test_paths_of_a_recipe_are_taken_from_its_folder(tmp_path, monkeypatch):
     loaded = load_ablation(tmp_path / "r.yaml")
     assert loaded.pool.files == (str(tmp_path / "texts" / "a.jsonl"), "bundled:texts")
     assert loaded.measures.classification["sst"].train == str(tmp_path / "glue" / "train.tsv")
+
+
+def test_the_shipped_recipes_and_the_one_of_the_page_make_arms_and_runs(repository, monkeypatch):
+    monkeypatch.setenv("CORPUSMILL_ABLATION_TEXT", "/nowhere/text.jsonl.gz")
+    paths = sorted((repository / "dags" / "ablations").glob("*.yaml"))
+    assert len(paths) >= 6
+    for path in paths:
+        loaded = load_ablation(path)
+        assert loaded.name == path.stem
+        assert len(runs_of(loaded)) >= len(arms_of(loaded)) > 3
+    page = (repository / "docs" / "how-to" / "ablation.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    assert "el2n middle 50% of tokens within language by web" in {
+        arm.label for arm in arms_of(parse_ablation(yaml.safe_load(block)))
+    }
 
 
 @pytest.mark.parametrize("text", ["name: [", "- a", None])
