@@ -74,9 +74,11 @@ class RulesConfig(StageConfig):
     max_error_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of documents on which a rule may fail before the shard fails."""
 
-    engine: Literal["python", "compiled"] = "python"
+    engine: Literal["auto", "python", "compiled"] = "auto"
     """How the rules are measured: by their Python definitions, or by kernels that give the same values, decisions and
-    texts many times faster. No part of the fingerprint, because no output depends on it."""
+    texts many times faster, once they are compiled, which takes about a minute once a machine. ``auto`` takes the
+    kernels where they are compiled, and compiles them where a shard is long enough to gain from it. No part of the
+    fingerprint, because no output depends on it."""
 
     def fingerprint(self) -> str:
         """Returns 16 hex digits over all fields but ``engine``."""

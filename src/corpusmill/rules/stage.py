@@ -6,6 +6,7 @@ first failing rule.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from corpusmill.batches import rows_to_table
 from corpusmill.rules import bad_words, c4, fineweb, gopher_quality, gopher_repetition, pii
+from corpusmill.rules.compiled.kernel_folder import rules_are_compiled
 from corpusmill.rules.config import RulesConfig
 from corpusmill.rules.decision import Decision, decide_with
 from corpusmill.rules.language import ENGLISH, UNKNOWN_LANGUAGE, Identified, LanguageIdentifier
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WORTH_COMPILING = 20_000_000
+"""Characters that the Python definitions measure in about the time that compiling the kernels takes, 45 CPU seconds."""
 Measures = dict[str, float | None]
 
 
@@ -96,7 +100,9 @@ class CleanStage:
             "c4": self._measure_c4,
             "fineweb": self._measure_fineweb,
         }
-        self._compiled = _compiled_rules(config, self._preset)
+        at_once = config.engine == "compiled" or (config.engine == "auto" and rules_are_compiled())
+        self._compiled = _compiled_rules(self._preset) if at_once else None
+        self._until_compiled = WORTH_COMPILING if config.engine == "auto" and not at_once else math.inf
         self._ready = True
 
     def process(self, batch: pa.Table) -> StageOutput:
@@ -144,6 +150,9 @@ class CleanStage:
     def _measure_all(self, pages: Sequence[Mapping[str, Any]]) -> list[Measured]:
         """Returns every measure of each page."""
         documents = [self._identify(page["text"], page["url"]) for page in pages]
+        self._until_compiled -= sum(len(document.text) for document in documents)
+        if self._until_compiled < 0:
+            self._compiled, self._until_compiled = _compiled_rules(self._preset), math.inf
         if self._compiled is None:
             for document in documents:
                 self._measure_rule_sets(document)
@@ -283,17 +292,17 @@ class CleanStage:
 _COMPILED_SETS = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 
 
-def _compiled_rules(config: RulesConfig, preset: Preset) -> "CompiledRules | None":
+def _compiled_rules(preset: Preset) -> "CompiledRules | None":
     """Returns the kernels, or None where the Python definitions measure.
 
-    They do if the settings say so, where the preset has no text rules or a set that has no kernel, and where its rule
-    sets stand in an order in which C4 would rewrite the text of other rule sets than FineWeb's.
+    They do where the preset has no text rules or a set that has no kernel, and where its rule sets stand in an order in
+    which C4 would rewrite the text of other rule sets than FineWeb's.
     """
     rule_sets = [name for name in preset.rule_sets if name in _COMPILED_SETS]
     late = {"c4", "fineweb"}
     in_order = sorted(rule_sets, key=lambda name: (name in late, name if name in late else "")) == rule_sets
     unknown = set(preset.rule_sets) - {*_COMPILED_SETS, "url"}
-    if config.engine == "python" or not rule_sets or not in_order or unknown:
+    if not rule_sets or not in_order or unknown:
         return None
     from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
     from corpusmill.rules.compiled.engine import CompiledRules

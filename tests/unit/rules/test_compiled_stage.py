@@ -1,5 +1,6 @@
 """The compiled engine in the stage: the same rows, the same fingerprint, loaded only where it is asked for."""
 
+import os
 import subprocess
 import sys
 
@@ -68,19 +69,50 @@ def test_the_engine_is_no_part_of_the_fingerprint():
 def test_a_preset_in_another_order_is_measured_by_definition():
     fineweb = PRESETS["fineweb"]
     turned = Preset("turned", "", tuple(reversed(fineweb.rules)), fineweb.c4_lines)
-    config = RulesConfig(engine="compiled")
-    assert stage_module._compiled_rules(config, turned) is None
-    assert stage_module._compiled_rules(config, PRESETS["none"]) is None
-    assert stage_module._compiled_rules(RulesConfig(), fineweb) is None
-    assert stage_module._compiled_rules(config, fineweb) is not None
+    assert stage_module._compiled_rules(turned) is None
+    assert stage_module._compiled_rules(PRESETS["none"]) is None
+    assert stage_module._compiled_rules(fineweb) is not None
 
 
-def test_only_the_compiled_engine_imports_numba():
+@pytest.mark.parametrize("engine", ["python", "auto"])
+def test_what_is_not_compiled_yet_is_not_compiled_for_a_small_shard(engine, tmp_path):
     code = (
-        "import sys, corpusmill.rules.stage as s; s.CleanStage(s.RulesConfig()).setup(); print('numba' in sys.modules)"
+        "import sys, corpusmill.rules.stage as s; "
+        f"s.CleanStage(s.RulesConfig(engine={engine!r})).measure('A text.'); print('numba' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    home = {**os.environ, "CORPUSMILL_HOME": str(tmp_path)}
+    home.pop("NUMBA_CACHE_DIR", None)
+    done = subprocess.run([sys.executable, "-c", code], env=home, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_long_shard_goes_over_to_the_kernels_and_gives_the_same_rows(monkeypatch):
+    monkeypatch.setattr(stage_module, "rules_are_compiled", lambda: False)
+    monkeypatch.setattr(stage_module, "WORTH_COMPILING", len(TEXTS[0] + TEXTS[1]))
+    table, switching = _table(), CleanStage(RulesConfig())
+    parts = [table.slice(start, 2) for start in range(0, table.num_rows, 2)]
+    used, rows = [], []
+    for part in parts:
+        rows.append(switching.process(part))
+        used.append(switching._compiled is not None)
+    assert used[0] is False
+    assert used[-1] is True
+    slow = [CleanStage(RulesConfig(engine="python")).process(part) for part in parts]
+    assert [r.kept for r in rows] == [r.kept for r in slow]
+    assert [r.removed for r in rows] == [r.removed for r in slow]
+
+
+def test_kernels_that_are_compiled_are_taken_at_once():
+    import corpusmill.rules.compiled.engine  # noqa: F401 - compiles them where nobody has
+    from corpusmill.rules.compiled.kernel_folder import rules_are_compiled
+
+    assert rules_are_compiled()
+    stage = CleanStage(RulesConfig())
+    stage.setup()
+    assert stage._compiled is not None
+    stage = CleanStage(RulesConfig(engine="python"))
+    stage.setup()
+    assert stage._compiled is None
 
 
 def test_a_rule_set_without_a_kernel_is_measured_by_the_definitions(monkeypatch):

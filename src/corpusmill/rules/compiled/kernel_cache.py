@@ -1,31 +1,15 @@
-"""How kernels are compiled: once per installation, into a folder below CORPUSMILL_HOME.
+"""How kernels are compiled: once per installation, into a folder below CORPUSMILL_HOME."""
 
-numba notices a changed function by its own file's time stamp only, not by that of the functions that it calls. The
-folder's name therefore holds a digest of every module with kernels, those of deduplication too: they call each other's.
-"""
-
-import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 
+from corpusmill.rules.compiled.kernel_folder import cache_folder
+
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-SOURCES = Path(__file__).resolve().parents[2]
-
-
-def cache_folder() -> Path:
-    """Returns where machine code is kept: ``kernels/<digest>`` below CORPUSMILL_HOME (else ``.corpusmill``)."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(SOURCES.glob("*/compiled/*.py")):
-        digest.update(path.read_bytes())
-    home = Path(os.environ.get("CORPUSMILL_HOME") or ".corpusmill").absolute()
-    return home / "kernels" / digest.hexdigest()
-
 
 # Set before the first kernel is declared. Where the folder cannot be written, numba takes the user's cache folder.
 if not os.environ.get("NUMBA_CACHE_DIR"):
