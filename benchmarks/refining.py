@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side; the median counts")
     parser.add_argument("--train-steps", type=int, default=600, help="training steps of the tiny model")
     parser.add_argument("--tiny-only", action="store_true", help="leave the 354M shape out")
+    parser.add_argument("--shape-only", action="store_true", help="leave the tiny model and tokenisation out")
     parser.add_argument(
         "--quick", action="store_true", help="8 pages of the 354M shape, one run each: a look, no figure"
     )
@@ -241,6 +242,8 @@ def compare_all(folder: Path, pages: Sequence[Page], options: argparse.Namespace
             result[key], n = compare_stage("shape", stage, model, short, options, options.threads)
             different += n
             shutil.rmtree(model)
+    if options.shape_only:
+        return result | {"text_mismatches": different}
     tiny = folder / "tiny"
     train_tokenizer(tiny, read_pages("train"), TINY["vocab_size"])
     train_tiny(tiny, read_pages("train"), options.train_steps, say)

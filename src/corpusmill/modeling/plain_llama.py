@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary variants whose angles depend on the position alone, not on the longest prompt of a batch."""
@@ -61,13 +60,13 @@ class Angles:
     sin: torch.Tensor
 
     def turn(self, x_NHD: torch.Tensor) -> torch.Tensor:
-        """Returns queries or keys turned by the angles of their positions."""
-        return apply_rotary_pos_emb(x_NHD, x_NHD[:, :0], self.cos, self.sin)[0]
-
-    def turn_both(self, q_NHD: torch.Tensor, k_NKD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns queries and keys turned by the angles of their positions."""
-        both = self.turn(torch.cat([q_NHD, k_NKD], dim=1))
-        return both[:, : q_NHD.shape[1]], both[:, q_NHD.shape[1] :]
+        """Returns queries or keys turned by the angles of their positions: half against half, as Llama pairs them."""
+        half = x_NHD.shape[-1] // 2
+        cos_N1D, sin_N1D = self.cos[:, None], self.sin[:, None]
+        turned_NHD = x_NHD * cos_N1D
+        turned_NHD[..., :half].addcmul_(x_NHD[..., half:], sin_N1D[..., :half], value=-1)
+        turned_NHD[..., half:].addcmul_(x_NHD[..., :half], sin_N1D[..., half:])
+        return turned_NHD
 
     def at(self, rows: torch.Tensor) -> "Angles":
         """Returns the angles of some tokens."""
@@ -86,9 +85,8 @@ def layer_output(layer: Any, hidden_NM: torch.Tensor, angles: Angles, rows: Atte
     """Returns the output [N, M] of a decoder layer."""
     attention = layer.self_attn
     normed_NM = norm(layer.input_layernorm, hidden_NM)
-    q_NHD, k_NKD = angles.turn_both(
-        heads(attention.q_proj(normed_NM), attention), heads(attention.k_proj(normed_NM), attention)
-    )
+    q_NHD = angles.turn(heads(attention.q_proj(normed_NM), attention))
+    k_NKD = angles.turn(heads(attention.k_proj(normed_NM), attention))
     v_NKD = heads(attention.v_proj(normed_NM), attention)
     mixed_NM = attention.o_proj(rows.attend(attention.layer_idx, q_NHD, k_NKD, v_NKD, attention.scaling))
     return fed_forward(layer, mixed_NM.add_(hidden_NM), rows.n_block)
