@@ -30,7 +30,10 @@ def sampled(home, tmp_path):
 
     def sample(n):
         path = tmp_path / f"{n}.jsonl"
-        rows = [{"id": f"d{i}", "text": f"Document {i} speaks of hills and rivers. " * 9} for i in range(n)]
+        text = "Document {} speaks of hills and rivers. " * 9
+        rows = [
+            {"id": f"d{i}", "text": text.format(*[i] * 9), "url": f"https://www.hills{i % 2}.org/{i}"} for i in range(n)
+        ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         values = {"name": "lines", "seed": {"files": [str(path)], "n_documents": n}}
         recipe = parse_refiner_recipe({**values, "labels": {"route": "gold"}, "train": {"steps": 1}})
@@ -47,6 +50,7 @@ def test_a_pool_is_read_from_a_table_and_its_key_follows_the_commits(sampled):
     documents = pool_documents(pool)
     assert {document.doc_id for document in documents} == ids
     assert documents == sorted(documents, key=lambda d: d.doc_id)
+    assert {document.domain for document in documents} == {"hills0.org", "hills1.org"}
     before = source_content(pool)
     assert source_content(pool) == before
     parts = split_pool(pool)

@@ -87,8 +87,8 @@ def _of_file(path: Path) -> list[Document]:
 def _document(doc_id: str, row: Mapping[str, Any]) -> Document:
     from corpusmill.runner.building.sampling import registered_domain
 
-    domain = registered_domain(row.get("url") or "") or None
-    return Document(doc_id, row["text"] or "", language=row.get("language") or None, domain=domain)
+    domain = row.get("domain") or registered_domain(row.get("url") or "")
+    return Document(doc_id, row["text"] or "", language=row.get("language") or None, domain=domain or None)
 
 
 def _bundled() -> list[Document]:
@@ -116,7 +116,7 @@ def _partitions(pool: PoolConfig) -> tuple[Any, list[dict[str, str]]]:
 def _of_table(pool: PoolConfig) -> list[Document]:
     table, partitions = _partitions(pool)
     documents: list[Document] = []
-    wanted = ("doc_id", "text", "kept", "url", "language")
+    wanted = ("doc_id", "text", "kept", "url", "domain", "language")
     columns = [name for name in wanted if name in table.spec.schema.names]
     for partition in partitions:
         rows = table.scan(partition, columns)
