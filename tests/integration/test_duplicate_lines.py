@@ -132,7 +132,7 @@ def test_each_line_stays_once_in_a_crawl_and_every_removal_is_told(home, recipe)
     whole = {row["doc_id"]: row for row in rows_of("told", "documents")}
     removed = rows_of("told", "duplicate_lines")
     thin = [row for row in removed if whole[row["doc_id"]]["url"].endswith("thin")]
-    assert [(row["kept"], row["reason"]) for row in thin] == [(False, "lines.too_little_left")]
+    assert [(row["kept"], row["reason"]) for row in thin] == [(False, "deduplicate.lines_too_little_left")]
     for row in removed:
         text = whole[row["doc_id"]]["text"]
         spans = [Span(unit["start"], unit["end"]) for unit in row["removed"]]
@@ -149,7 +149,7 @@ def test_the_report_counts_what_lines_cost(home, recipe):
     planned = to_deduplication(recipe("counted"), OLD)
     report = chain.deduplicate(planned["plan"])
     assert (report["documents_in"], report["documents_kept"]) == (9, 8)
-    assert report["removed"] == {"deduplicate.lines.too_little_left": 1}
+    assert report["removed"] == {"deduplicate.lines_too_little_left": 1}
     rows = [row for row in rows_of("counted", "duplicate_lines") if row["kept"]]
     assert report["metrics"] == {
         "documents_shortened": len(rows),

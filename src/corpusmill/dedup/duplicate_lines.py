@@ -34,9 +34,9 @@ MEMORY = "512MB"
 """What the scratch database may keep in memory."""
 BATCH_UNITS = 100_000
 """Units that are handed to the database at a time, and removals that are read back."""
-SHORTENED = "lines.shortened"
-TOO_LITTLE_LEFT = "lines.too_little_left"
-NOTHING_LEFT = "lines.nothing_left"
+SHORTENED = "shortened"
+TOO_LITTLE_LEFT = "deduplicate.lines_too_little_left"
+NOTHING_LEFT = "deduplicate.lines_nothing_left"
 
 _UNITS = {"high": np.uint64, "low": np.uint64, "place": np.uint64, "file": np.int64, "start": np.int64, "end": np.int64}
 _DOCUMENTS = {"doc": np.int64, "n_units": np.int64, "n_chars": np.int64}

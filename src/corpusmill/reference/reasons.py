@@ -94,8 +94,8 @@ DEDUPLICATED: dict[str, str] = {
     "deduplicate.near_older_crawl": "A near duplicate of an older crawl is published or went for a published one.",
     "deduplicate.exact_published_crawl": "A copy was published before, in whatever crawl (`first_published`).",
     "deduplicate.near_published_crawl": "A near duplicate was published before, in whatever crawl (`first_published`).",
-    "deduplicate.lines.too_little_left": "More than `max_removed` of its text stands in other documents of the crawl.",
-    "deduplicate.lines.nothing_left": "All lines of its text stand in other documents of the crawl.",
+    "deduplicate.lines_too_little_left": "More than `max_removed` of its text stands in other documents of the crawl.",
+    "deduplicate.lines_nothing_left": "All lines of its text stand in other documents of the crawl.",
 }
 
 DOCUMENT_CODES: dict[str, str] = {
@@ -166,7 +166,11 @@ def reasons_page() -> str:
         *("## ingest: counted", "Metrics of the report, not rows.", named("metric", COUNTED)),
         *("## clean: rules", RULES_NOTE, _rules(), "### Presets", PRESETS_NOTE, _presets()),
         *("## clean: language", "`documents.drop_reason`.", named("reason", LANGUAGE)),
-        *("## deduplicate", "Counts of the report.", named("reason", DEDUPLICATED)),
+        *(
+            "## deduplicate",
+            "Counts of the report; of lines also `duplicate_lines.reason`.",
+            named("reason", DEDUPLICATED),
+        ),
         *("## refine_documents", "`document_refinements.reason`.", named("reason", DOCUMENT_CODES)),
         *("## refine_chunks", CHUNKS_NOTE, named("reason", CHUNK_CODES)),
         *("## pack", "Counts of the report, where sequences are pruned.", named("reason", PACKED)),

@@ -96,7 +96,7 @@ def _count_lines(report: StageReport, left: pa.Table, lines: pa.Table) -> None:
     report.characters_kept -= _total(whole["n_chars"]) + _total(shortened["n_chars_removed"])
     for reason in sorted(str(r) for r in gone["reason"].unique().to_pylist()):
         of_reason = gone.filter(pc.equal(gone["reason"], pa.scalar(reason, STRING)))
-        report.removed[f"deduplicate.{reason}"] = of_reason.num_rows
+        report.removed[reason] = of_reason.num_rows
     report.metrics["documents_shortened"] = shortened.num_rows
     report.metrics["lines_removed"] = _total(shortened["n_units_removed"])
 
@@ -113,17 +113,21 @@ def _published(lake: Lakehouse, plan: RunPlan, ref: str | None) -> Iterator[tupl
         yield base.crawl, corpus.scan({"crawl": base.crawl}, columns=["doc_id", "dedup_digest"], ref=ref)
 
 
-_OTHER_CRAWL: dict[Survivor, str] = {"oldest_crawl": "older_crawl", "first_published": "published_crawl"}
-"""What reasons call the crawl of a copy that is in another one."""
+_SAME_CRAWL = {"exact": "deduplicate.exact_same_crawl", "near": "deduplicate.near_same_crawl"}
+"""Reasons by kind for a copy in the same crawl."""
+_OTHER_CRAWL: dict[Survivor, dict[str, str]] = {
+    "oldest_crawl": {"exact": "deduplicate.exact_older_crawl", "near": "deduplicate.near_older_crawl"},
+    "first_published": {"exact": "deduplicate.exact_published_crawl", "near": "deduplicate.near_published_crawl"},
+}
+"""Reasons by policy and kind for a copy in another crawl."""
 
 
 def _reasons(found: pa.Table, crawl: str, survivor: Survivor) -> dict[str, int]:
     out = found.filter(pc.invert(found["kept"]))
     here = pc.equal(out["duplicate_of_crawl"], pa.scalar(crawl, STRING))
     counts = {}
-    for kind in ("exact", "near"):
+    for kind, same in _SAME_CRAWL.items():
         of_kind = pc.equal(out["kind"], pa.scalar(kind, STRING))
-        counts[f"deduplicate.{kind}_same_crawl"] = out.filter(pc.and_(of_kind, here)).num_rows
-        other = f"deduplicate.{kind}_{_OTHER_CRAWL[survivor]}"
-        counts[other] = out.filter(pc.and_(of_kind, pc.invert(here))).num_rows
+        counts[same] = out.filter(pc.and_(of_kind, here)).num_rows
+        counts[_OTHER_CRAWL[survivor][kind]] = out.filter(pc.and_(of_kind, pc.invert(here))).num_rows
     return {reason: n for reason, n in counts.items() if n}
