@@ -1,6 +1,6 @@
 """WARC to text: the product's ingestion against datatrove's reader and extractor, speed and quality beside each other.
 
-    .venv/bin/python benchmarks/extraction.py [--crawl ../shared/data/crawls] [--rounds 3]
+    .venv/bin/python benchmarks/extraction.py [--crawl ../shared/data/crawls] [--rounds 3] [--quick]
 
 Ours is the ingestion stage as the runner calls it: reading, charset, the extractor in its child process, rows of
 ``raw.pages`` as Arrow tables. The peer is datatrove 0.10.1's WarcReader and its Trafilatura step with default options
@@ -132,19 +132,21 @@ def count_responses(crawl: Path) -> int:
     return total
 
 
-def compare(crawl: Path, rounds: int, cpu: int) -> dict[str, float]:
+def compare(crawl: Path, rounds: int, cpu: int, *, quick: bool) -> dict[str, float]:
     """Returns the last line's figures; prints all others on standard error."""
     from gold_pages import domain_half, judge_texts, read_gold_pages
 
-    results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    always = (PEER, OURS, "library")
+    sides = always if quick else SIDES
+    results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(rounds):
-        for side in SIDES if number == 0 else (PEER, OURS, "library"):
+        for side in sides if number == 0 else always:
             results[side].append(run_side(side, crawl, cpu))
             print(f"round {number + 1}: {side} {results[side][-1]['seconds']:.2f} CPU s", file=sys.stderr, flush=True)
     n_pages, pages = count_responses(crawl), list(read_gold_pages(crawl, html=False))
     held_out = [page for page in pages if domain_half(page.domain) == 1]
     quality = {}
-    for side in SIDES:
+    for side in sides:
         seconds = statistics.median(r["seconds"] for r in results[side])
         texts = results[side][-1]["texts"]
         rate = f"{n_pages / seconds:.0f} docs/s, {1000 * seconds / n_pages:.2f} ms a page, {len(texts)} texts"
@@ -174,6 +176,7 @@ def main() -> None:
     shared = os.environ.get("CORPUSMILL_SHARED_DATA", REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--crawl", type=Path, default=Path(shared) / "crawls", help="crawl folder with gold")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="leave out our slow extractors (trafilatura)")
     parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)), help="core to run on")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -184,7 +187,7 @@ def main() -> None:
         result = run_peer(crawl) if options.side == PEER else run_ours(crawl, options.side)
         options.out.write_text(json.dumps(result))
         return
-    print(json.dumps(compare(crawl, options.rounds, options.cpu)))
+    print(json.dumps(compare(crawl, options.rounds, options.cpu, quick=options.quick)))
 
 
 if __name__ == "__main__":
