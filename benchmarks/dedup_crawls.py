@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -173,8 +172,9 @@ def measured(uri: str) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """Returns the process's peak resident memory so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """Returns the process's peak resident memory so far, MB; `getrusage` would count the parent's before the start."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 def main() -> None:
