@@ -113,8 +113,15 @@ def heads(x: torch.Tensor, attention: Any) -> torch.Tensor:
 def fed_forward(layer: Any, hidden_NM: torch.Tensor, n_block: int) -> torch.Tensor:
     """Adds the feed-forward layer to its input, in place, block by block."""
     for block in _blocks(hidden_NM, n_block):
-        block.add_(layer.mlp(norm(layer.post_attention_layernorm, block)))
+        block.add_(_gated(layer.mlp, norm(layer.post_attention_layernorm, block)))
     return hidden_NM
+
+
+def _gated(mlp: Any, x: torch.Tensor) -> torch.Tensor:
+    """Returns a feed-forward layer's output; the gate is opened and multiplied in its own memory."""
+    gate = mlp.gate_proj(x)
+    gate = F.silu(gate, inplace=True) if mlp.config.hidden_act == "silu" else mlp.act_fn(gate)
+    return mlp.down_proj(gate.mul_(mlp.up_proj(x)))
 
 
 def _blocks(x: torch.Tensor, n: int) -> Iterator[torch.Tensor]:

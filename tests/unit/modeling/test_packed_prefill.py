@@ -37,8 +37,14 @@ def alone(model, some):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"attention_bias": True, "mlp_bias": True}, {"num_hidden_layers": 1}, {"tie_word_embeddings": True}],
-    ids=["plain", "biases", "one layer", "tied"],
+    [
+        {},
+        {"attention_bias": True, "mlp_bias": True},
+        {"num_hidden_layers": 1},
+        {"tie_word_embeddings": True},
+        {"hidden_act": "gelu"},
+    ],
+    ids=["plain", "biases", "one layer", "tied", "another gate"],
 )
 def test_packed_prompts_have_the_logits_of_prompts_alone(settings):
     model = llama(**settings)
