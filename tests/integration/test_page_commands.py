@@ -1,8 +1,8 @@
 """How-to pages that show a dialogue: their commands are run, and print what the page says.
 
 A ``yaml`` block whose first line is ``# NAME.yaml`` writes that file. In a ``console`` block ``$`` begins a command,
-``>`` goes on with it, and the rest is its output, in which ``...`` stands for anything. The commands run in a folder with
-the project's ``dags``.
+``>`` goes on with it, and the rest is its output, in which ``...`` stands for anything. The commands run in a folder
+with the project's ``dags``.
 """
 
 import doctest
