@@ -1,6 +1,7 @@
 """Our side of the pipeline benchmark: a crawl through runner and lakehouse, its tasks in worker processes.
 
-The tasks and their order are those of ``corpusmill refresh`` and of the DAG; shards of a stage run side by side.
+The tasks and their order are those of ``corpusmill refresh`` and of the DAG; shards of a stage run side by side. Stages
+have processes of their own, as Airflow's tasks and the steps of datatrove's executor have.
 """
 
 import json
@@ -21,29 +22,32 @@ def task(function: str, *arguments: Any) -> Any:
 
 def run(recipe: dict[str, Any], base: str, crawl: str, workers: int) -> dict[str, int]:
     """Takes a crawl to the published corpus; returns counts of documents."""
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
 
-        def call(function: str, *arguments: Any) -> Any:
-            return pool.submit(task, function, *arguments).result()
+    def pool() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
-        call("initialise", [recipe["name"]])
-        planned = call("plan", recipe, crawl, "benchmark", base)
-        uri, shards = planned["plan"], planned["shards"]
+    def alone(*calls: tuple[Any, ...]) -> Any:
+        with pool() as processes:
+            return [processes.submit(task, *call).result() for call in calls][-1]
 
-        def mapped(stage: str) -> dict[str, Any]:
-            for done in [pool.submit(task, "run_shard", uri, stage, shard) for shard in shards]:
-                done.result()
-            return dict(call("commit", uri, stage))
+    planned = alone(("initialise", [recipe["name"]]), ("plan", recipe, crawl, "benchmark", base))
+    uri, shards = planned["plan"], planned["shards"]
 
-        pages, documents = mapped("ingest"), mapped("clean")
-        call("deduplicate", uri)
-        for stage in ("refine_documents", "refine_chunks", "score"):
-            mapped(stage)
-        call("select", uri)
-        mapped("assemble")
-        call("validate", uri)
-        published = call("publish", uri)
-        call("report", uri, "success")
+    def mapped(*stages: str) -> dict[str, Any]:
+        with pool() as processes:
+            for stage in stages:
+                for done in [processes.submit(task, "run_shard", uri, stage, shard) for shard in shards]:
+                    done.result()
+                report = processes.submit(task, "commit", uri, stage).result()
+        return dict(report)
+
+    pages, documents = mapped("ingest"), mapped("clean")
+    alone(("deduplicate", uri))
+    mapped("refine_documents", "refine_chunks", "score")
+    alone(("select", uri))
+    mapped("assemble")
+    published = alone(("validate", uri), ("publish", uri))
+    alone(("report", uri, "success"))
     return {
         "extracted": pages["documents_kept"],
         "after_rules": documents["documents_kept"],
