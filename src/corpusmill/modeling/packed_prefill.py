@@ -38,17 +38,19 @@ def plan_prefill(model: Any, lengths: Sequence[int], token_budget: int) -> list[
     Args:
         model: The model that will run them.
         lengths: Tokens of each prompt, at least 1.
-        token_budget: Tokens of a batch at most, padding included where there is padding.
+        token_budget: Tokens of a batch at most, padding included; packed prompts are not padded, but each has a row of
+            the cache as long as the longest prompt.
     """
     if not _packs(model):
         return plan_batches(lengths, token_budget)
     budget = min(token_budget, CPU_BATCH_TOKENS)
     batches: list[list[int]] = []
-    held = 0
+    held = longest = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if not batches or held + lengths[index] > budget:
+        slots = (len(batches[-1]) + 1) * longest if batches else 0
+        if not batches or held + lengths[index] > budget or slots > token_budget:
             batches.append([])
-            held = 0
+            held, longest = 0, lengths[index]
         batches[-1].append(index)
         held += lengths[index]
     return batches

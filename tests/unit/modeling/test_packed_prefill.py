@@ -84,6 +84,14 @@ def test_packed_batches_hold_no_more_than_the_budget_and_each_prompt_once():
     assert all(len(batch) == 1 or sum(lengths[i] for i in batch) <= 100 for batch in batches)
 
 
+def test_one_long_prompt_among_short_ones_makes_no_cache_above_the_budget():
+    lengths = [1000, *[1] * 900]
+    batches = plan_prefill(llama(), lengths, 16_384)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert max(len(batch) * max(lengths[i] for i in batch) for batch in batches) <= 16_384
+    assert batches[1] == list(range(16, 901))
+
+
 def test_linear_layers_through_onednn_multiply_as_torch_does_and_keep_their_weights():
     if not onednn_works():
         pytest.skip("this torch has no oneDNN")
