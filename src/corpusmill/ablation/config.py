@@ -316,6 +316,20 @@ def _check_baseline(name: str, reference: ReferenceConfig, known: Mapping[str, R
             f"references.{name} has {n_models} seeds and its baseline {reference.baseline!r} {n_baselines}; expected "
             "one, or one for each"
         )
+    if not _one_tokenizer(reference, known[reference.baseline]):
+        raise ValueError(
+            f"references.{name} and its baseline {reference.baseline!r} would be trained with a tokenizer each, and the "
+            "loss of each is of its own tokens; give both tokenizer: pool, or both the same corpus and n_vocab"
+        )
+
+
+def _one_tokenizer(reference: ReferenceConfig, baseline: ReferenceConfig) -> bool:
+    """Returns whether both will have one tokenizer; an existing model's is known only once it is loaded."""
+    if reference.model is not None or baseline.model is not None:
+        return True
+    if reference.tokenizer == baseline.tokenizer == "own":
+        return (reference.corpus, reference.n_vocab) == (baseline.corpus, baseline.n_vocab)
+    return reference.tokenizer == baseline.tokenizer
 
 
 def _check_steps(name: str, steps: tuple[Mapping[str, dict[str, Any]], ...]) -> None:

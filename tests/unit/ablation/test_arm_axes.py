@@ -157,6 +157,18 @@ def test_how_a_reference_scores_decides_its_scores_and_not_its_training(pages):
             {"crawl": {**TRAINED, "baseline": "o"}, "o": {**TRAINED, "seeds": [0, 1]}},
             ["el2n"], "has 1 seeds and its baseline 'o' 2",
         ),
+        (
+            {"crawl": {**TRAINED, "baseline": "o"}, "o": {**TRAINED, "corpus": "clean"}},
+            ["excess_nll"], "'o' would be trained with a tokenizer each.*give both tokenizer: pool",
+        ),
+        (
+            {"crawl": {**TRAINED, "baseline": "o"}, "o": {**TRAINED, "n_vocab": 500}},
+            ["excess_nll"], "'o' would be trained with a tokenizer each",
+        ),
+        (
+            {"crawl": {**TRAINED, "baseline": "o"}, "o": {**TRAINED, "tokenizer": "pool"}},
+            ["excess_nll"], "'o' would be trained with a tokenizer each",
+        ),
     ],
 )  # fmt: skip
 def test_a_baseline_that_makes_no_sense_is_refused(pages, references, columns, message):
