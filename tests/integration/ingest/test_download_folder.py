@@ -55,6 +55,33 @@ def test_a_killed_download_is_removed_by_the_next_one_and_a_running_one_stays(tm
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_what_another_host_or_user_holds_stays_and_stops_no_download(tmp_path):
+    with download_folder(tmp_path) as place:
+        mine = place.name
+    host = mine.partition("@")[2]
+    elsewhere = tmp_path / mine.replace(host, f"not-{host}")
+    elsewhere.mkdir()
+    (elsewhere / "a.warc.gz").write_bytes(b"being written on another machine")
+    elsewhere.with_name(f"{elsewhere.name}.lock").touch()
+    (tmp_path / f"{mine}.lock").mkdir()  # as little to be opened as another user's file
+    with download_folder(tmp_path) as place:
+        (place / "file").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [elsewhere.name, f"{elsewhere.name}.lock", f"{mine}.lock"]
+    )
+    assert os.listdir(elsewhere) == ["a.warc.gz"]
+
+
+def test_a_lock_stays_while_something_stays_of_what_it_is_for(tmp_path):
+    with download_folder(tmp_path) as place:
+        name = place.name
+    (tmp_path / name).touch()  # a file, so that removing the folder fails
+    (tmp_path / f"{name}.lock").touch()
+    with download_folder(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.lock"]
+
+
 def test_many_that_begin_and_end_together_keep_their_folders(tmp_path):
     def download(number):
         for turn in range(40):
