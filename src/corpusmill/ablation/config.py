@@ -318,8 +318,8 @@ def _check_baseline(name: str, reference: ReferenceConfig, known: Mapping[str, R
         )
     if not _one_tokenizer(reference, known[reference.baseline]):
         raise ValueError(
-            f"references.{name} and its baseline {reference.baseline!r} would be trained with a tokenizer each, and the "
-            "loss of each is of its own tokens; give both tokenizer: pool, or both the same corpus and n_vocab"
+            f"references.{name} and its baseline {reference.baseline!r} would be trained with a tokenizer each, so "
+            "that their losses are of other tokens; give both tokenizer: pool, or both the same corpus and n_vocab"
         )
 
 
