@@ -122,10 +122,10 @@ def language_model() -> Path:
 
 def environment() -> dict[str, str]:
     """Returns the sides' environment: one thread a process, our kernels where an installation keeps them."""
-    from corpusmill.rules.compiled.kernel_folder import cache_folder
+    from corpusmill.kernel_folder import cache_base
 
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM"), "1")
-    return {**os.environ, **threads, "NUMBA_CACHE_DIR": str(cache_folder())}
+    return {**os.environ, **threads, "NUMBA_CACHE_DIR": str(cache_base())}
 
 
 def run_side(side: str, crawl: Crawl, scratch: Path) -> tuple[Cost, dict[str, int], dict[str, int]]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from corpusmill.batches import rows_to_table
+from corpusmill.errors import ConfigError
+from corpusmill.kernel_folder import cache_folder, compiling_rules, rules_are_compiled
 from corpusmill.rules import bad_words, c4, fineweb, gopher_quality, gopher_repetition, pii
-from corpusmill.rules.compiled.kernel_folder import rules_are_compiled
 from corpusmill.rules.config import RulesConfig
 from corpusmill.rules.decision import Decision, decide_with
 from corpusmill.rules.language import ENGLISH, UNKNOWN_LANGUAGE, Identified, LanguageIdentifier
@@ -79,7 +80,8 @@ class CleanStage:
         """Loads what measuring needs, unless it may turn out that nothing is measured.
 
         Raises:
-            ConfigError: A model or list file is absent or has another digest.
+            ConfigError: A model or list file is absent or has another digest, or ``engine`` is "compiled" and the
+                kernels cannot be loaded.
         """
         if self._stored is None:
             self._load()
@@ -101,7 +103,7 @@ class CleanStage:
             "fineweb": self._measure_fineweb,
         }
         at_once = config.engine == "compiled" or (config.engine == "auto" and rules_are_compiled())
-        self._compiled = _compiled_rules(self._preset) if at_once else None
+        self._compiled = self._kernels() if at_once else None
         self._until_compiled = WORTH_COMPILING if config.engine == "auto" and not at_once else math.inf
         self._ready = True
 
@@ -152,13 +154,27 @@ class CleanStage:
         documents = [self._identify(page["text"], page["url"]) for page in pages]
         self._until_compiled -= sum(len(document.text) for document in documents)
         if self._until_compiled < 0:
-            self._compiled, self._until_compiled = _compiled_rules(self._preset), math.inf
+            self._compiled, self._until_compiled = self._kernels(), math.inf
         if self._compiled is None:
             for document in documents:
                 self._measure_rule_sets(document)
         else:
             self._measure_compiled(documents, self._compiled)
         return documents
+
+    def _kernels(self) -> "CompiledRules | None":
+        """Returns the kernels, or None where the Python definitions measure, as `_compiled_rules` says."""
+        try:
+            return _compiled_rules(self._preset)
+        except (ImportError, RuntimeError, OSError) as error:  # no numba, or no folder that kernels can be kept in
+            if self.config.engine == "compiled":
+                raise ConfigError(
+                    f"engine='compiled', but the kernels of the rules cannot be loaded: {error}; install "
+                    f"corpusmill[crawl] and let {cache_folder()} (CORPUSMILL_HOME or NUMBA_CACHE_DIR) be written, or "
+                    "take engine: python"
+                ) from error
+            log.warning("the Python definitions measure; the kernels of the rules cannot be loaded: %s", error)
+            return None
 
     def _identify(self, text: str, url: str) -> Measured:
         """Returns a document with what its URL and its language say."""
@@ -304,10 +320,12 @@ def _compiled_rules(preset: Preset) -> "CompiledRules | None":
     unknown = set(preset.rule_sets) - {*_COMPILED_SETS, "url"}
     if not rule_sets or not in_order or unknown:
         return None
-    from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
-    from corpusmill.rules.compiled.engine import CompiledRules
-    from corpusmill.rules.compiled.stored_lexicon import load_shipped
     from corpusmill.rules.english_tokens import EnglishTokenizer
+
+    with compiling_rules():
+        from corpusmill.rules.compiled.chunk_lexicon import ChunkLexicon
+        from corpusmill.rules.compiled.engine import CompiledRules
+        from corpusmill.rules.compiled.stored_lexicon import load_shipped
 
     lexicon = ChunkLexicon(EnglishTokenizer())
     load_shipped(lexicon)

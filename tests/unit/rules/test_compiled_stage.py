@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("numba")
 
+from corpusmill.errors import ConfigError
 from corpusmill.rules import stage as stage_module
 from corpusmill.rules.config import RulesConfig
 from corpusmill.rules.presets import PRESETS, Preset
@@ -102,9 +103,35 @@ def test_a_long_shard_goes_over_to_the_kernels_and_gives_the_same_rows(monkeypat
     assert [r.removed for r in rows] == [r.removed for r in slow]
 
 
+@pytest.fixture
+def no_place_for_kernels(monkeypatch):
+    """The kernels are not loaded yet, and numba finds no folder that it could keep them in."""
+    from numba.core.caching import CacheImpl
+
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    for name in [name for name in sys.modules if name.startswith("corpusmill.rules.compiled.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_auto_goes_on_by_definition_where_kernels_cannot_be_kept(no_place_for_kernels, monkeypatch, caplog):
+    monkeypatch.setattr(stage_module, "rules_are_compiled", lambda: False)
+    monkeypatch.setattr(stage_module, "WORTH_COMPILING", 1)
+    stage = CleanStage(RulesConfig())
+    parts = [stage.process(_table()), stage.process(_table())]
+    slow = CleanStage(RulesConfig(engine="python")).process(_table())
+    assert [part.kept for part in parts] == [slow.kept] * 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no locator available" in caplog.text
+
+
+def test_an_engine_that_is_asked_for_and_cannot_be_loaded_is_an_error_that_says_what_to_do(no_place_for_kernels):
+    with pytest.raises(ConfigError, match=r"(?s)no locator available.*be written, or take engine: python"):
+        CleanStage(RulesConfig(engine="compiled")).setup()
+
+
 def test_kernels_that_are_compiled_are_taken_at_once():
     import corpusmill.rules.compiled.engine  # noqa: F401 - compiles them where nobody has
-    from corpusmill.rules.compiled.kernel_folder import rules_are_compiled
+    from corpusmill.kernel_folder import rules_are_compiled
 
     assert rules_are_compiled()
     stage = CleanStage(RulesConfig())

@@ -1,19 +1,16 @@
-"""How kernels are compiled: once per installation, into a folder below CORPUSMILL_HOME."""
+"""How kernels are compiled: once per installation, into `corpusmill.kernel_folder.cache_folder`."""
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 
-from corpusmill.rules.compiled.kernel_folder import cache_folder
+from corpusmill.kernel_folder import keep_kernels
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Set before the first kernel is declared. Where the folder cannot be written, numba takes the user's cache folder.
-if not os.environ.get("NUMBA_CACHE_DIR"):
-    numba.config.CACHE_DIR = str(cache_folder())
+keep_kernels()  # before the first kernel is declared
 
 BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 """Type of input bytes: Arrow's buffers are read-only, and writable arrays convert to it without a second compile."""
