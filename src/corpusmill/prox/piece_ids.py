@@ -8,6 +8,7 @@ Cost: 4.5 MB for a table of characters and some 4 MB for the pairs of 32,000 pie
 """
 
 import importlib.util
+import logging
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 SPACE_MARK = "\u2581"
 """How SentencePiece writes a space inside a piece; on a page it reads as one too."""
@@ -93,7 +96,9 @@ class PieceIds:
 
 
 def piece_ids(model: bytes, encode_many: EncodeMany) -> PieceIds | None:
-    """Returns the encoder for a model file, None where its vocabulary is of another kind or numba is not there.
+    """Returns the encoder for a model file, None where SentencePiece must do it.
+
+    It must where the vocabulary is of another kind, numba is not there, or kernels cannot be compiled or kept.
 
     Args:
         model: The model file (a `ModelProto` of SentencePiece).
@@ -102,7 +107,11 @@ def piece_ids(model: bytes, encode_many: EncodeMany) -> PieceIds | None:
     pieces, trainer, normalizer = _read(model)
     if importlib.util.find_spec("numba") is None or not _merges_pairs(trainer, normalizer) or not _is_plain(pieces):
         return None
-    encoder = PieceIds(pieces, encode_many)
+    try:
+        encoder = PieceIds(pieces, encode_many)
+    except (ImportError, RuntimeError, OSError) as error:  # for instance no folder that kernels can be kept in
+        log.warning("SentencePiece encodes, some ten times slower than kernels, which cannot be loaded: %s", error)
+        return None
     texts = [*_TRIALS, *(line for text in _TRIALS for line in text.split("\n"))]
     return encoder if encoder.encode_batch(texts) == encode_many(texts) else None
 

@@ -14,10 +14,14 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
+from corpusmill.kernel_folder import keep_kernels
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 MAX_WORD = 200
 """Characters of a word at most: looking at all pairs costs their square. A text with a longer one is not encoded."""
+keep_kernels()  # before the first kernel is declared
+
 _EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _SPREAD = np.uint64(0x9E37_79B9_7F4A_7C15)  # 2^64 over the golden ratio: neighbouring keys fall far apart
 _HIGH = np.uint64(32)

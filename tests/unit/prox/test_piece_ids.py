@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,22 @@ def test_without_numba_sentencepiece_itself_encodes(monkeypatch, tmp_path):
     assert merging(MODEL) is None
     (tmp_path / "tokenizer.model").write_bytes(MODEL.serialized_model_proto())
     assert load_tokenizer(tmp_path).encode_batch(["the river"]) == [MODEL.encode("the river")]
+
+
+def test_where_kernels_cannot_be_kept_sentencepiece_itself_encodes(monkeypatch, tmp_path, caplog):
+    from numba.core.caching import CacheImpl
+
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])  # as on a read-only disk without a home folder
+    monkeypatch.delitem(sys.modules, "corpusmill.prox.piece_merging")
+    (tmp_path / "tokenizer.model").write_bytes(MODEL.serialized_model_proto())
+    assert load_tokenizer(tmp_path).encode_batch(["the river"]) == [MODEL.encode("the river")]
+    assert "no locator available" in caplog.text
+
+
+def test_kernels_are_kept_where_those_of_the_rules_are():
+    from corpusmill.kernel_folder import cache_folder
+
+    assert list(cache_folder().glob("prox_*/piece_merging.merge_texts-*.nbc"))
 
 
 @pytest.mark.parametrize("style", ["compat", "sft"])
