@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -22,8 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corpusmill import __version__
 from corpusmill.config import fingerprint
 from corpusmill.errors import ConfigError, ModelError
+from corpusmill.prox.labelled_pages import LabelledPage, pages_digest
 
 WEIGHT_DECAY, BETAS = 0.05, (0.9, 0.98)
 CLIP = 1.0
@@ -31,6 +34,8 @@ LEAST_RATE = 0.02
 """Share of the learning rate at the end of the schedule."""
 AVERAGING = 0.99
 """Decay a step of the running mean of the weights; dev pages are scored with the mean, which is far less noisy."""
+_WRITE_TRIES = 3
+"""Further tries to write state into a folder that others remove."""
 Progress = Callable[[str], None]
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -80,37 +85,59 @@ class StateFolder:
         if not path.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
+            state: Any = torch.load(path, weights_only=True)
         except Exception as error:  # noqa: BLE001 - torch raises several types for a damaged file
             progress(f"{path.name} cannot be read ({error}): {name} starts again")
             return None
-        if state["identity"] != self.identity:
+        if not isinstance(state, dict) or state.get("identity") != self.identity:
             progress(f"{path.name} is of other data or settings: {name} starts again")
             return None
         return state
 
     def write(self, name: str, state: dict[str, Any]) -> None:
-        """Replaces the state of one training at once: a kill leaves the old one or the new one."""
+        """Replaces the state of one training at once: a kill leaves the old one or the new one.
+
+        Other processes may train the same model at the same time, and remove the folder when they are done.
+        """
+        for _ in range(_WRITE_TRIES):
+            try:
+                self._write(name, state)
+                return
+            except FileNotFoundError:  # another process has just removed the folder
+                continue
+        self._write(name, state)
+
+    def _write(self, name: str, state: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        scratch = self.folder / f"{name}.tmp"
-        torch.save({**state, "identity": self.identity}, scratch)
-        os.replace(scratch, self.folder / f"{name}.pt")
+        scratch = self.folder / f"{name}.{secrets.token_hex(8)}.tmp"
+        try:
+            with scratch.open("wb") as file:
+                torch.save({**state, "identity": self.identity}, file)
+            os.replace(scratch, self.folder / f"{name}.pt")
+        finally:
+            scratch.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Removes everything; called when the model stands."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def state_beside(model_folder: Path, files: Sequence[Path], settings: Sequence[object]) -> StateFolder:
+def state_beside(
+    model_folder: Path, files: Sequence[Path], texts: Sequence[Sequence[LabelledPage]], settings: Sequence[object]
+) -> StateFolder:
     """Returns where the training of a model folder keeps its state: a hidden folder beside it.
 
     Args:
         model_folder: The folder that will be written.
-        files: What is trained on; known by its bytes.
-        settings: What else decides the weights, serialisable as JSON.
+        files: What the texts were read from; known by its bytes.
+        texts: All that is trained on and measured; known by lines, labels and tier.
+        settings: What else decides the weights, serialisable as JSON; the code of this package is always part of it.
     """
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    identity = fingerprint([*settings, digests, torch.__version__])
+    code = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    identity = fingerprint(
+        [*settings, digests, [pages_digest(pages) for pages in texts], code, __version__, torch.__version__]
+    )
     return StateFolder(model_folder.with_name(f".{model_folder.name}.training"), identity)
 
 
@@ -270,12 +297,24 @@ class CheckpointedTraining(Generic[Network]):
         stored = None if self.state is None else self.state.read(self.settings.name, self.progress)
         if stored is None:
             return
-        self.network.load_state_dict(stored["network"])
-        self.average.load_state_dict(stored["average"])
-        self.optimizer.load_state_dict(stored["optimizer"])
-        self.best = (stored["best_score"], stored["best"])
-        self.record = TrainingRecord(stored["steps"], stored["best_step"], stored["losses"], stored["steps"])
-        self.seconds = stored["seconds"]
-        torch.set_rng_state(stored["torch_random"])
-        self.rng.bit_generator.state = json.loads(stored["numpy_random"])
+        untouched = copy.deepcopy(self._state())
+        try:
+            self._take(stored)
+        except Exception as error:  # noqa: BLE001 - torch and numpy raise several types for state that does not fit
+            self._take(untouched)
+            self.progress(f"the state does not fit ({error}): {self.settings.name} starts again")
+            return
         self.progress(f"{self.settings.name} goes on from step {self.record.steps}")
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Puts everything into the state that `_state` gave; where it raises, some parts may be changed already."""
+        self.network.load_state_dict(state["network"])
+        if state["best"]:
+            self.average.load_state_dict(state["best"])  # found out now and not at the end that it does not fit
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best = (state["best_score"], state["best"])
+        self.record = TrainingRecord(state["steps"], state["best_step"], state["losses"], state["steps"])
+        self.seconds = state["seconds"]
+        torch.set_rng_state(state["torch_random"])
+        self.rng.bit_generator.state = json.loads(state["numpy_random"])

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from corpusmill.config import fingerprint
 from corpusmill.errors import PermanentDataError
 from corpusmill.prox.json_lines import read_json_lines
 from corpusmill.prox.line_features import nonblank
@@ -84,6 +85,11 @@ def read_labelled_pages(path: Path) -> list[LabelledPage]:
     if not pages:
         raise PermanentDataError(f"{path} holds no labelled page; expected at least one JSON object a line")
     return pages
+
+
+def pages_digest(pages: Sequence[LabelledPage]) -> str:
+    """Returns 16 hex digits of all that a training takes from pages: lines, labels and tiers, in order."""
+    return fingerprint([fingerprint([page.lines, page.labels.tolist(), page.tier]) for page in pages])
 
 
 def page_of_example(example: ChunkExample) -> LabelledPage:

@@ -93,8 +93,8 @@ def train_labeller(
     shares = [1.0] if crawls is None else [1 - MAIN_CONTENT_SHARE, MAIN_CONTENT_SHARE]
     groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
     shape = shape or NetworkShape()
-    made_of = ["labeller", steps, minutes, seed, asdict(shape), [len(pages) for pages in (*texts, *dev_texts)]]
-    state = state_beside(out_dir, [train_file, dev_file], made_of)
+    made_of = ["labeller", steps, minutes, seed, asdict(shape)]
+    state = state_beside(out_dir, [train_file, dev_file], [*texts, *dev_texts], made_of)
     with one_thread():
         trained, threshold = train_ensemble(
             [group for group in groups if group[1]],

@@ -95,8 +95,8 @@ def train_program_writer(
     groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
     dev_groups = [examples for pages in dev_texts if (examples := examples_of(pages))]
     shape = shape or WriterShape()
-    made_of = ["program-writer", steps, minutes, seed, asdict(shape), [len(pages) for pages in (*texts, *dev_texts)]]
-    state = state_beside(out_dir, [train_file, dev_file], made_of)
+    made_of = ["program-writer", steps, minutes, seed, asdict(shape)]
+    state = state_beside(out_dir, [train_file, dev_file], [*texts, *dev_texts], made_of)
     with one_thread():
         trained = train_writer_network(
             [group for group in groups if group[1]], dev_groups, shape, budget, seed, progress, state
