@@ -13,6 +13,7 @@ import pytest
 from corpusmill.dedup.text_units import Span, unit_digest, unit_spans, without_units
 from corpusmill.demo.page_chrome import Page
 from corpusmill.demo.warc_writing import Place, gzip_member, page_records
+from corpusmill.lakehouse.catalog import NotInitialisedError
 from corpusmill.recipe import Recipe, parse_recipe
 from corpusmill.runner import chain, deduplicate
 from corpusmill.runner.committed_plan import committed_plan
@@ -214,6 +215,63 @@ def test_a_run_that_dies_after_the_lines_finds_them(home, recipe, monkeypatch):
     assert report["documents_kept"] == 8
     assert open_lakehouse().table("killed.duplicate_lines").snapshot_id() == stored
     assert chain.deduplicate(planned["plan"])["skipped"]
+
+
+def test_lines_that_another_run_replaced_are_made_again_though_the_duplicates_stand(home, recipe, monkeypatch):
+    first = to_deduplication(recipe("back"), OLD)
+    chain.deduplicate(first["plan"])
+    stored = rows_of("back", "duplicate_lines")
+    other = to_deduplication(recipe("back", deduplication={"lines": {"unit": "paragraph", "min_words": 3}}), OLD)
+    with monkeypatch.context() as patched:
+        patched.setattr(deduplicate, "commit_rows", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            chain.deduplicate(other["plan"])
+    assert rows_of("back", "duplicate_lines") != stored
+    again = chain.plan(recipe("back").model_dump(mode="json"), OLD, "again")
+    assert chain.deduplicate(again["plan"])["skipped"]
+    assert rows_of("back", "duplicate_lines") == stored
+
+
+def test_lines_of_copies_count_where_copies_stay(home, recipe):
+    """Which documents hold lines depends on whether exact copies go first, so the key of the lines does as well."""
+    alone = recipe("method").model_dump(mode="json")
+    plans = [alone, {**alone, "deduplication": {"method": None, "lines": {}}}]
+    chain.initialise(["method"])
+    keys = [load_plan(open_lakehouse(), chain.plan(made, OLD, "run")["plan"]).keys["lines"] for made in plans]
+    assert keys[0] != keys[1]
+
+
+def test_a_lakehouse_without_the_table_of_lines_explains_and_says_before_any_work_what_is_missing(home, recipe):
+    refresh(recipe("older", deduplication={}), OLD, None, quiet)
+    lake = open_lakehouse()
+    lake.catalog.drop_table("older.duplicate_lines")
+    doc_id = rows_of("older", "documents")[0]["doc_id"]
+    shown = explain(open_lakehouse(), "older", doc_id, OLD)
+    assert shown["published"]
+    assert shown["duplicate_lines"] == []
+    assert dry_run(open_lakehouse(), recipe("older"), OLD, None, quiet)["changes"]
+    with pytest.raises(NotInitialisedError, match="corpusmill init"):
+        chain.plan(recipe("older").model_dump(mode="json"), OLD, "run")
+
+
+def test_lines_of_an_earlier_run_are_marked_and_cut_from_no_other_text(home, recipe):
+    refresh(recipe("stale"), OLD, None, quiet)
+    doc_id = rows_of("stale", "duplicate_lines")[0]["doc_id"]
+    assert explain(open_lakehouse(), "stale", doc_id, OLD)["duplicate_lines"][0]["removed"][0]["text"]
+    refresh(
+        recipe(
+            "stale",
+            deduplication={},
+            ingest={"max_bytes_html": 10**6},
+            rules={"preset": "none", "pii": False, "languages": None},
+        ),
+        OLD,
+        None,
+        quiet,
+    )
+    (row,) = explain(open_lakehouse(), "stale", doc_id, OLD)["duplicate_lines"]
+    assert row["of_an_earlier_run"]
+    assert "text" not in row["removed"][0]
 
 
 def test_other_settings_replace_the_lines_and_none_give_the_whole_texts(home, recipe):

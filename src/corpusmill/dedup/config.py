@@ -10,6 +10,10 @@ INDEX_VERSION = 1
 """Version of the band keys in the index; another one is another index."""
 
 
+LINES_VERSION = 1
+"""Version of what repeated lines are; another one removes others."""
+
+
 class NearConfig(StageConfig):
     """Which documents are near duplicates: MinHash finds candidates, the exact similarity decides.
 

@@ -52,6 +52,7 @@ class DuplicateLines:
         doc_ids: Ids of all documents that will be added; others are refused.
         files: Input files; answers come in this order.
         config: Settings.
+        scratch: Folder in which the scratch folder is made; None: the system's for temporary files.
         batch_units: Units handed over at a time.
     """
 
@@ -61,17 +62,18 @@ class DuplicateLines:
         doc_ids: Ids,
         files: Sequence[str],
         config: LinesConfig,
+        scratch: Path | None = None,
         batch_units: int = BATCH_UNITS,
     ) -> None:
         self._crawl, self._config = crawl, config
         self._files = {file: number for number, file in enumerate(files)}
         self._ids = np.sort(np.array([str(i).encode() for i in doc_ids.to_pylist()], dtype=np.bytes_))
-        self._batch_units = batch_units
+        self._scratch, self._batch_units = scratch, batch_units
         self._units: list[tuple[int, ...]] = []
         self._documents: list[tuple[int, ...]] = []
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="corpusmill-lines-")
+        self._folder = tempfile.TemporaryDirectory(prefix="corpusmill-lines-", dir=self._scratch)
         settings = {"memory_limit": MEMORY, "threads": 1, "temp_directory": f"{self._folder.name}/spilled"}
         self._database = duckdb.connect(str(Path(self._folder.name) / "units.duckdb"), config=settings)
         self._database.execute("set preserve_insertion_order = false")

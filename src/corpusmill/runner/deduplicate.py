@@ -15,7 +15,12 @@ from corpusmill.dedup.exact import find_exact_duplicates
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.commit import claim_partition
 from corpusmill.report import StageReport
-from corpusmill.runner.duplicate_lines import compares_lines, line_counts, store_duplicate_lines
+from corpusmill.runner.duplicate_lines import (
+    committed_lines,
+    compares_lines,
+    line_counts,
+    store_duplicate_lines,
+)
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.records import RecordNotFoundError
 from corpusmill.runner.stage_tables import input_table, stage_table
@@ -60,11 +65,14 @@ def deduplicate(lake: Lakehouse, plan: RunPlan) -> StageReport:
     """Commits the crawl's duplicates and returns the report; a second run with the same base does nothing."""
     started = time.monotonic()
     place, token = stage_table(plan, "deduplicate"), plan.token("deduplicate")
-    if claim_partition(lake, place.identifier, place.partition, token) is not None:
+    done = claim_partition(lake, place.identifier, place.partition, token) is not None
+    if done and (not compares_lines(plan) or committed_lines(lake, plan)):
         return StageReport(stage="deduplicate", crawl=plan.crawl, skipped=True)
     kept = kept_documents(lake, plan)
     if compares_lines(plan):
         store_duplicate_lines(lake, plan, kept)
+    if done:  # a run with other settings had replaced the lines, and ended before it replaced the duplicates
+        return StageReport(stage="deduplicate", crawl=plan.crawl, skipped=True)
     found = find_duplicates(lake, plan, kept)
     report = StageReport(stage="deduplicate", crawl=plan.crawl)
     left = _without(kept, removed_ids(found))

@@ -11,6 +11,7 @@ from typing import Any
 
 from corpusmill.demo.quality import line_quality, read_gold
 from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.runner.inputs import surviving_documents
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.stage_tables import committed, input_table
 
@@ -26,9 +27,9 @@ def demo_quality(lake: Lakehouse, plan: RunPlan) -> dict[str, Any] | None:
     stages = ("refine_documents", "refine_chunks")
     if not gold.is_file() or any(plan.recipe[s] is None or not committed(lake, plan, s) for s in stages):
         return None
-    documents = _rows(lake, plan, "clean", ["doc_id", "url", "text"])
-    urls = {row["doc_id"]: row["url"] for row in documents}
-    before = {row["doc_id"]: row["text"] for row in documents}
+    urls = {row["doc_id"]: row["url"] for row in _rows(lake, plan, "clean", ["doc_id", "url"])}
+    read = surviving_documents(lake, plan, plan.files, upto="refine_documents")  # as the refiner read them
+    before = {row["doc_id"]: row["text"] for _, rows in read for row in rows.select(["doc_id", "text"]).to_pylist()}
     refined = _rows(lake, plan, "refine_chunks", ["doc_id", "text"])
     texts = {urls[row["doc_id"]]: (before[row["doc_id"]], row["text"]) for row in refined}
     decisions = {urls[row["doc_id"]]: row["kept"] for row in _rows(lake, plan, "refine_documents", ["doc_id", "kept"])}

@@ -5,6 +5,7 @@ same whatever crawl is published before or after it, and no model has to read it
 their whole text in ``<recipe>.documents``; everything after deduplication reads them through `shortened_texts`.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ import pyarrow.compute as pc
 
 from corpusmill.batches import Column
 from corpusmill.dedup.text_units import Span, without_units
-from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.catalog import Lakehouse, NotInitialisedError
 from corpusmill.lakehouse.commit import claim_partition, commit_partition
+from corpusmill.lakehouse.settings import corpusmill_home
 from corpusmill.lakehouse.shards import ShardWriter
 from corpusmill.runner.plan import RunPlan
 from corpusmill.runner.stage_tables import committed, input_table, stage_table
@@ -48,7 +50,10 @@ def store_duplicate_lines(lake: Lakehouse, plan: RunPlan, kept: pa.Table) -> Non
         ids = kept.group_by("dedup_digest").aggregate([("doc_id", "min")])["doc_id_min"]
     wanted = ids.combine_chunks()
     documents, at = input_table(lake, plan, "clean")
-    with DuplicateLines(plan.crawl, wanted, plan.files, config) as lines:
+    scratch = corpusmill_home() / "scratch" / "lines" / plan.name / plan.crawl
+    shutil.rmtree(scratch, ignore_errors=True)  # what an attempt that was killed has left
+    scratch.mkdir(parents=True)
+    with DuplicateLines(plan.crawl, wanted, plan.files, config, scratch) as lines:
         for name, rows in documents.iter_groups(at, groups=plan.files, columns=["doc_id", "kept", "text"]):
             found = rows.filter(rows["kept"])
             found = found.filter(pc.is_in(found["doc_id"], value_set=wanted))
@@ -57,6 +62,7 @@ def store_duplicate_lines(lake: Lakehouse, plan: RunPlan, kept: pa.Table) -> Non
             for part in lines.rows():
                 writer.write(part)
             manifest = writer.finish({})
+    shutil.rmtree(scratch, ignore_errors=True)
     commit_partition(lake, place.identifier, place.partition, [manifest], token, expected_shards=[WHOLE_CRAWL])
 
 
@@ -67,7 +73,12 @@ def compares_lines(plan: RunPlan) -> bool:
 
 def committed_lines(lake: Lakehouse, plan: RunPlan) -> bool:
     """Returns whether the run removes repeated lines and its table of them holds what it would write."""
-    return compares_lines(plan) and committed(lake, plan, STAGE)
+    if not compares_lines(plan):
+        return False
+    try:
+        return committed(lake, plan, STAGE)
+    except NotInitialisedError:  # a lakehouse of an older version has no such table yet
+        return False
 
 
 def line_counts(lake: Lakehouse, plan: RunPlan) -> pa.Table:

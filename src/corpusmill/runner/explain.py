@@ -6,9 +6,12 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.expressions import EqualTo, In
 
-from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.errors import ConfigError
+from corpusmill.lakehouse.catalog import Lakehouse, NotInitialisedError
 from corpusmill.lakehouse.table import LakeTable
 from corpusmill.pruning.sequence_sums import holding
+from corpusmill.runner.committed_plan import committed_plan
+from corpusmill.runner.records import RecordNotFoundError
 from corpusmill.schema import RECIPE_TABLES
 
 HAS_SEQUENCES = ("sequences", "corpus_sequences")
@@ -30,30 +33,49 @@ def explain(lake: Lakehouse, recipe: str, doc_id: str, crawl: str | None) -> dic
     found: dict[str, Any] = {"doc_id": doc_id, "recipe": recipe}
     units = [doc_id]
     for spec in RECIPE_TABLES:
-        table = lake.table(f"{recipe}.{spec.name}")
-        rows = []
+        rows: list[dict[str, Any]] = []
+        found[spec.name] = rows
+        try:
+            table = lake.table(f"{recipe}.{spec.name}")
+        except NotInitialisedError:
+            if spec.name == "documents":
+                raise
+            continue  # a lakehouse of an older version lacks newer tables until the next `init`
         for partition in table.partitions():
             if crawl is not None and partition["crawl"] != crawl:
                 continue
             for row in _rows_of(table, partition, doc_id, units, found):
                 shown = {k: v for k, v in row.items() if v is not None}
                 rows.append(shown | {"content_key": table.partition_key(partition)})
-        found[spec.name] = rows
         if spec.name == "sequences":
             units += [row["sequence_id"] for row in rows]
-    _show_removed_lines(found)
+    _show_removed_lines(lake, recipe, found)
     found["published"] = bool(found["corpus"])
     return found
 
 
-def _show_removed_lines(found: Mapping[str, Any]) -> None:
-    """Adds to each removed line what it says, from the document of its crawl."""
-    texts = {row["crawl"]: row.get("text") for row in found["documents"]}
+def _show_removed_lines(lake: Lakehouse, recipe: str, found: Mapping[str, Any]) -> None:
+    """Adds to each removed line what it says, from the document of its crawl, where that is still the one it counts in.
+
+    A recipe that no longer removes lines leaves their table as it was, beside documents that may be others by now.
+    """
+    documents = {row["crawl"]: row for row in found["documents"]}
     for row in found["duplicate_lines"]:
-        text = texts.get(row["crawl"])
+        document, key = documents.get(row["crawl"]), _documents_key(lake, recipe, row["crawl"])
+        if document is None or key != document["content_key"]:
+            row["of_an_earlier_run"] = True
+            continue
         for unit in row["removed"]:
-            if text is not None:
-                unit["text"] = text[unit["start"] : unit["end"]]
+            unit["text"] = document["text"][unit["start"] : unit["end"]]
+
+
+def _documents_key(lake: Lakehouse, recipe: str, crawl: str) -> str | None:
+    """Returns the content key of the documents that the stored lines of a crawl were found in, None if unknown."""
+    try:
+        plan = committed_plan(lake, recipe, crawl, "lines")
+    except (RecordNotFoundError, ConfigError):
+        return None
+    return None if plan is None else plan.keys["clean"]
 
 
 def _rows_of(
