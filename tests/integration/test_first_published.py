@@ -125,6 +125,19 @@ def test_a_second_run_does_nothing_though_other_crawls_were_published_since(home
     assert open_lakehouse().table("again.corpus").snapshot_id() == before
 
 
+def test_crawls_that_are_decided_again_one_after_the_other_settle(home, recipe):
+    for crawl in (NEW, OLD):
+        refresh(recipe("again"), crawl, None, quiet)
+    first, other = published("again"), recipe("again", rules={"preset": "none", "languages": None, "pii": False})
+    for crawl in (NEW, OLD, NEW, OLD):
+        refresh(other, crawl, None, quiet)
+    assert published("again") == first
+    settled = keys("again")
+    for crawl in (NEW, OLD):
+        assert chain.plan(other.model_dump(mode="json"), crawl, "once more")["already_published"]
+    assert keys("again") == settled
+
+
 def test_a_document_that_a_later_run_adds_gives_way_to_a_newer_crawl_that_published_it(home, recipe):
     refresh(recipe("grown", ingest={"max_files": 1}), OLD, None, quiet)
     refresh(recipe("grown"), NEW, None, quiet)

@@ -108,12 +108,14 @@ class NearDuplicates:
     def __exit__(self, *error: object) -> None:
         self._files.close()
 
-    def find(self, removed: Mask) -> dict[int, Match]:
+    def find(self, removed: Mask, held: Mask | None = None) -> dict[int, Match]:
         """Returns the match of each document that is removed, by its number.
 
         Args:
             removed: Which documents are removed already, as exact copies: they are not looked at, and others of the
                 crawl may match them, (documents,).
+            held: Which documents are published already and stay unless what they match is published, (documents,): no
+                chain through removed documents takes them, for one of those may have gone for them. None: none.
         """
         own = self._own
         left = ~removed
@@ -133,7 +135,8 @@ class NearDuplicates:
             take(age, published)
             hidden.append(others)
         take(own, pairs[own])
-        found |= self._through_removed([codes[left[pair_ends(codes)[0]]] for codes in hidden])
+        chained = left if held is None else left & ~held
+        found |= self._through_removed([codes[chained[pair_ends(codes)[0]]] for codes in hidden])
         return dict(sorted(found.items()))
 
     def _lookup(self, source: BandIndex, wanted: Mask, target: BandIndex) -> Numbers:

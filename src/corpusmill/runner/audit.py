@@ -25,6 +25,7 @@ from corpusmill.runner.assemble_sequences import sequence_groups
 from corpusmill.runner.deduplicate import find_duplicates, kept_documents, removed_ids
 from corpusmill.runner.plan import BaseCrawl, RunPlan, published_base, rebased
 from corpusmill.runner.provenance import provenance_uri, source_plan
+from corpusmill.runner.published_content import published_content
 from corpusmill.runner.records import read_record, record_uri, write_record
 from corpusmill.runner.select import decide_selection
 from corpusmill.runner.sequence_release import remaining_with_sequences, sequences_holding, sequences_token
@@ -158,7 +159,7 @@ def _commit_crawl(lake: Lakehouse, planned: RunPlan, current: RunPlan, branch: s
         _note_provenance(lake, planned, token.key, planned.base)
         places = {stage_table(planned, stage).key_name: stage for stage in published_stages(planned)}
         return Committed(token, {name: _commit_shards(lake, planned, s, branch) for name, s in places.items()})
-    log.info("crawl %s is assembled again: older crawls were published since it was planned", planned.crawl)
+    log.info("crawl %s is assembled again: other crawls were published since it was planned", planned.crawl)
     return _reassemble(lake, planned, current, branch)
 
 
@@ -251,7 +252,11 @@ def _reassemble(lake: Lakehouse, stored: RunPlan, current: RunPlan, branch: str)
 
 def _note_provenance(lake: Lakehouse, stored: RunPlan, key: str, base: Sequence[BaseCrawl]) -> None:
     """Notes under the key of a crawl's content which plan's tables it comes from and what it was compared with."""
-    record = {"plan": stored.uri(lake), "base": [b.model_dump(mode="json") for b in base]}
+    record: dict[str, Any] = {"plan": stored.uri(lake), "base": [b.model_dump(mode="json") for b in base]}
+    if stored.parsed_recipe().deduplication.survivor == "first_published":
+        corpus = lake.table(f"{stored.name}.corpus")
+        there = [b.crawl for b in base if corpus.partition_key({"crawl": b.crawl}) == b.key]
+        record["contents"] = {crawl: published_content(corpus, crawl) for crawl in there}
     write_record(lake, provenance_uri(lake, stored.name, stored.crawl, key), record)
 
 

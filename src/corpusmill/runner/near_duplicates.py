@@ -114,10 +114,17 @@ def _find(
     removed = np.asarray(pc.is_in(indexes[-1].doc_ids, value_set=gone).to_numpy(zero_copy_only=False), dtype=np.bool_)
     shingler = signer_of(config.bands, config.rows, config.ngram).shingler
     files = PairFiles(lake, plan)
-    with open_shuffles(lake, files.folder, config.bands) as engine:
+    with open_shuffles(lake, files.scratch, config.bands) as engine:
         join = StoredJoin(files, join_parts(plan, config.bands, indexes), engine)
         with NearDuplicates(crawls, config.bands, config.threshold, shingler, join) as near:
-            return near_rows(crawls, near.find(removed), exact, engine.roots)
+            return near_rows(crawls, near.find(removed, _staying(lake, plan, indexes[-1])), exact, engine.roots)
+
+
+def _staying(lake: Lakehouse, plan: RunPlan, index: BandIndex) -> Mask | None:
+    """Returns which of the crawl's documents are published and stay; None where older crawls come first."""
+    if plan.parsed_recipe().deduplication.survivor != "first_published":
+        return None
+    return _held(lake.table(f"{plan.name}.corpus"), plan.crawl, index, None)
 
 
 def _published(

@@ -12,7 +12,7 @@ from typing import Any
 
 from corpusmill import __version__
 from corpusmill.config import StageConfig, fingerprint
-from corpusmill.dedup.config import NearConfig, Survivor
+from corpusmill.dedup.config import LINES_VERSION, NearConfig, Survivor
 from corpusmill.dedup.crawl_order import crawls_before
 from corpusmill.dedup.spark_master import spark_master
 from corpusmill.errors import ConfigError
@@ -25,6 +25,7 @@ from corpusmill.pruning.packing_config import PACKING_VERSION, packing_of
 from corpusmill.recipe import BUNDLED_CRAWLS, Recipe, parse_recipe
 from corpusmill.runner.models import PinnedModel, pin_models_of, without_models
 from corpusmill.runner.pinned_files import pin_files
+from corpusmill.runner.published_content import published_content
 from corpusmill.runner.records import find_record, read_record, record_uri, write_record
 from corpusmill.runner.reference_building.pool_check import check_score_model
 
@@ -197,9 +198,8 @@ def commit_keys(
     if recipe.deduplication.near is not None:
         keys["minhash"] = minhash_key(recipe.name, crawl, recipe.deduplication.near, keys["clean"])
     if recipe.deduplication.lines is not None:
-        keys["lines"] = fingerprint(
-            [recipe.name, crawl, "lines", recipe.deduplication.lines.fingerprint(), keys["clean"]]
-        )
+        lines = [LINES_VERSION, recipe.deduplication.method, recipe.deduplication.lines.fingerprint()]
+        keys["lines"] = fingerprint([recipe.name, crawl, "lines", *lines, keys["clean"]])
     across = recipe.deduplication.compares_crawls
     add("deduplicate", "deduplication", keys["clean"], [[b.crawl, b.key] for b in base] if across else [])
     add("refine_documents", "refine_documents", keys["deduplicate"])
@@ -289,7 +289,8 @@ def _as_published(lake: Lakehouse, plan: RunPlan) -> RunPlan:
     """Returns the plan on the base that its crawl was published on, where it would give just what is published.
 
     Crawls that were published since gave way to this one, so they are no reason to decide it again; one of the base
-    with other content by now is.
+    with other content by now is. Another key is not: keys name their bases, so those of two crawls that gave way to
+    each other at different times would never settle.
     """
     corpus = lake.table(f"{plan.name}.corpus")
     key = corpus.partition_key({"crawl": plan.crawl})
@@ -297,7 +298,11 @@ def _as_published(lake: Lakehouse, plan: RunPlan) -> RunPlan:
     if record is None or "base" not in record:
         return plan
     base = [BaseCrawl.load(values) for values in record["base"]]
-    unchanged = all(corpus.partition_key({"crawl": b.crawl}) == b.key for b in base)
+    contents = record.get("contents", {})
+    unchanged = all(
+        corpus.partition_key({"crawl": b.crawl}) == b.key or contents.get(b.crawl) == published_content(corpus, b.crawl)
+        for b in base
+    )
     before = rebased(plan, base)
     return before if unchanged and before.keys["corpus"] == key else plan
 
@@ -314,8 +319,11 @@ def plan_run(lake: Lakehouse, recipe: Recipe, crawl: str, run_id: str, source: s
 
     Raises:
         ConfigError: The crawl or a model does not exist.
+        NotInitialisedError: The lakehouse lacks a table that the recipe needs; `corpusmill init` makes it.
     """
     plan = draft_plan(lake, recipe, crawl, source)
+    if "lines" in plan.keys:
+        lake.table(f"{plan.name}.duplicate_lines")  # a lakehouse of an older version lacks it: said before any work
     plan = plan.model_copy(update={"run_id": run_id, "epoch": take_epoch(lake, recipe.name, crawl, run_id)})
     write_record(lake, plan.uri(lake), plan.model_dump(mode="json"))
     log.info(

@@ -14,6 +14,7 @@ from typing import Any
 from corpusmill import __version__
 from corpusmill.batches import rows_to_table
 from corpusmill.config import fingerprint
+from corpusmill.dedup.config import Survivor
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.lakehouse.shards import RunToken
 from corpusmill.prox.refinement_alarms import refinement_shares
@@ -62,7 +63,7 @@ def build_report(lake: Lakehouse, plan: RunPlan, state: str, message: str) -> di
     stages = [r for r in (stored_stage_report(lake, source, s) for s in names) if r is not None]
     publication = find_record(lake, publication_uri(lake, plan)) or {}
     funnel = [_step(r, plan) for r in stages if _is_part_of(plan, r.stage)]
-    _count_retractions(funnel, publication.get("published"))
+    _count_retractions(funnel, publication.get("published"), plan.parsed_recipe().deduplication.survivor)
     validation = find_record(lake, validation_uri(lake, plan))
     _count_tokens(funnel, validation)
     return {
@@ -142,12 +143,18 @@ def _source(lake: Lakehouse, plan: RunPlan) -> RunPlan:
     return source_plan(lake, plan.name, plan.crawl, plan.keys["corpus"])
 
 
-def _count_retractions(funnel: list[dict[str, Any]], published: int | None) -> None:
-    """Makes the last step say what is published, where an older crawl took documents over since it was assembled."""
+_RETRACTED: dict[Survivor, str] = {
+    "oldest_crawl": "retracted.copy_in_older_crawl",
+    "first_published": "retracted.copy_in_published_crawl",
+}
+
+
+def _count_retractions(funnel: list[dict[str, Any]], published: int | None, survivor: Survivor) -> None:
+    """Makes the last step say what is published, where another crawl took documents over since it was assembled."""
     if funnel and funnel[-1]["stage"] == "assemble" and published is not None:
         lost = funnel[-1]["documents_kept"] - published
         if lost > 0:
-            funnel[-1]["removed"] = {"retracted.copy_in_older_crawl": lost}
+            funnel[-1]["removed"] = {_RETRACTED[survivor]: lost}
             funnel[-1]["documents_kept"], funnel[-1]["characters_kept"] = published, 0
 
 

@@ -149,6 +149,17 @@ def test_what_an_older_crawl_removed_stands_for_its_near_duplicates():
     ]
 
 
+def test_a_document_that_stays_is_taken_by_no_chain_through_a_document_that_may_have_gone_for_it():
+    a, b, c = variants_in_a_chain()
+    other, own = crawl_documents("C2", {"1": c, "2": b}, {"1"}), crawl_documents("C1", {"a": a}, set())
+    nothing, everything = np.zeros(1, dtype=np.bool_), np.ones(1, dtype=np.bool_)
+    with NearDuplicates([other, own], BANDS, 0.5, SIGNER.shingler) as near:
+        assert list(near.find(nothing)) == [0], "through 2, which went for it, to 1"
+        assert near.find(nothing, held=everything) == {}
+    with NearDuplicates([crawl_documents("C2", {"2": b}, {"2"}), own], BANDS, 0.5, SIGNER.shingler) as near:
+        assert list(near.find(nothing, held=everything)) == [0], "what is published takes it all the same"
+
+
 def test_candidates_that_are_not_alike_are_not_reported():
     rng = random.Random(3)
     half = rng.choices(WORDS, k=15)
