@@ -1,4 +1,4 @@
-"""The band join in parts: a part that was killed, a part of other settings, and an engine that is not installed."""
+"""The band join in parts: killed parts, parts of other settings, published runs, engines that are not installed."""
 
 import importlib.util
 import os
@@ -11,11 +11,15 @@ import pytest
 
 pytest.importorskip("numba")
 
+from corpusmill.dedup.shuffles import EmbeddedShuffles
 from corpusmill.dedup.spark_master import VARIABLE
 from corpusmill.errors import ConfigError
+from corpusmill.lakehouse.catalog import LakehouseUnavailableError
 from corpusmill.recipe import parse_recipe
 from corpusmill.runner import chain
 from corpusmill.runner.open_lakehouse import open_lakehouse
+from corpusmill.runner.refresh import refresh
+from corpusmill.runner.spark_shuffles import SparkShuffles
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -89,12 +93,26 @@ def test_a_killed_part_is_joined_again_alone_with_the_same_pairs(home, cleaned):
     assert open_lakehouse().table("parts.minhash").count({"crawl": CRAWL}) == 6 * 14
 
 
-def test_a_part_of_other_settings_is_refused_with_what_to_do(home, cleaned):
+def test_a_part_that_was_cut_under_other_settings_is_joined_all_the_same(home, cleaned):
+    """An index may have grown since the parts were named, or another worker have another engine."""
     chain.index_bands(cleaned)
-    with pytest.raises(
-        ConfigError, match=r"part='bands-000-013' is not of this join.*'bands-000-006'.*same environment"
-    ):
-        chain.join_bands(cleaned, "bands-000-013")
+    assert chain.join_bands(cleaned, "bands-000-013")["pairs"] > 0
+    with pytest.raises(ConfigError, match=r"part='bands-000-014' is not of a join of 14 bands; .*'bands-000-013'"):
+        chain.join_bands(cleaned, "bands-000-014")
+    assert chain.deduplicate(cleaned)["removed"] == {"deduplicate.near_same_crawl": 4}
+
+
+def test_a_run_that_another_one_has_published_names_one_part_and_does_nothing(home, recipe, cleaned):
+    refresh(parse_recipe(recipe), CRAWL, None, lambda line: None)
+    named = chain.index_bands(cleaned)
+    assert (named["skipped"], named["parts"]) == (True, ["bands-000-013"])
+    assert chain.join_bands(cleaned, "bands-000-013")["skipped"]
+
+
+def test_an_answer_of_spark_that_is_gone_is_no_answer(home, cleaned):
+    shuffles = SparkShuffles(open_lakehouse(), None, f"{home.as_uri()}/scratch", EmbeddedShuffles(14))
+    with pytest.raises(LakehouseUnavailableError, match="is not there: it was deleted"):
+        list(shuffles._written(f"{home.as_uri()}/scratch/gone"))
 
 
 def test_planning_says_what_the_engine_lacks(home, recipe, monkeypatch):

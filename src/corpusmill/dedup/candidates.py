@@ -4,6 +4,7 @@ Which pairs are candidates is a property of the two indexes alone, never of what
 crawls arrive: of the documents of an index with one key, the lowest few ids are candidates.
 """
 
+import re
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from corpusmill.dedup.clusters import key_words, probe
 from corpusmill.dedup.index import BandIndex, BandPart, Numbers, parts_of
 from corpusmill.dedup.minhash import Keys
+from corpusmill.errors import ConfigError
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -21,6 +23,7 @@ LOWEST = 8
 other would otherwise be fifty million pairs."""
 SHIFT = np.int64(32)
 LOW_BITS = np.int64((1 << 32) - 1)
+_NAME = re.compile(r"bands-(?P<first>\d+)-(?P<last>\d+)(-share-(?P<share>\d+)-of-(?P<shares>\d+))?")
 
 
 def pair_codes(source: Numbers, target: Numbers) -> Numbers:
@@ -53,6 +56,24 @@ class JoinPart(NamedTuple):
         """Name of the part among those of one join."""
         bands = f"bands-{self.first:03d}-{self.after - 1:03d}"
         return bands if self.shares == 1 else f"{bands}-share-{self.share:03d}-of-{self.shares:03d}"
+
+    @classmethod
+    def of_name(cls, name: str, bands: int) -> "JoinPart":
+        """Returns the part with a name.
+
+        Raises:
+            ConfigError: No part of a join of so many bands has it.
+        """
+        found = _NAME.fullmatch(name)
+        if found is not None:
+            first, last = int(found["first"]), int(found["last"])
+            share, shares = int(found["share"] or 0), int(found["shares"] or 1)
+            if first <= last < bands and share < shares:
+                return cls(first, last + 1, share, shares)
+        raise ConfigError(
+            f"part={name!r} is not of a join of {bands} bands; expected a name that 'index_bands' gave, like "
+            f"{cls(0, bands).name!r}"
+        )
 
 
 def cut_join(bands: int, parts: int, at_most: int) -> tuple[JoinPart, ...]:

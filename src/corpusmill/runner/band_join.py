@@ -6,11 +6,14 @@ a chain of tasks end in the same tables.
 """
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
+from corpusmill.dedup.candidates import JoinPart
 from corpusmill.dedup.config import NearConfig
+from corpusmill.dedup.shuffles import Shuffles
 from corpusmill.errors import ConfigError
 from corpusmill.lakehouse.catalog import Lakehouse
 from corpusmill.runner.near_duplicates import indexes_of
@@ -25,6 +28,11 @@ def index_bands(lake: Lakehouse, plan: RunPlan) -> list[str]:
     return [part.name for part in join_parts(plan, config.bands, indexes_of(lake, plan, config))]
 
 
+def whole_join(plan: RunPlan) -> str:
+    """Returns the name of a join in one part."""
+    return JoinPart(0, _near(plan).bands).name
+
+
 def join_bands(lake: Lakehouse, plan: RunPlan, name: str) -> dict[str, Any]:
     """Finds and stores the candidate pairs of one part of the join; does nothing where they are stored.
 
@@ -37,30 +45,27 @@ def join_bands(lake: Lakehouse, plan: RunPlan, name: str) -> dict[str, Any]:
         ``crawl``, ``part``, ``documents`` that were looked up, ``pairs`` found, ``skipped``, ``seconds``.
 
     Raises:
-        ConfigError: The join has no such part.
+        ConfigError: A join has no such part.
     """
     started, config, files = time.monotonic(), _near(plan), PairFiles(lake, plan)
-    indexes = indexes_of(lake, plan, config)
-    parts = {part.name: part for part in join_parts(plan, config.bands, indexes)}
-    if name not in parts:
-        raise ConfigError(
-            f"part={name!r} is not of this join; expected one of {sorted(parts)}. The settings of the shuffles differ "
-            "between the tasks of this run: give all workers the same environment and clear 'index_bands'"
-        )
-    part, own = parts[name], indexes[-1]
-    missing = [index for index in indexes if files.find(index, part) is None]
-    if missing:
-        everything = np.ones(len(own), dtype=np.bool_)
-        with open_shuffles(lake, files.folder, config.bands) as engine:
-            for index in missing:
-                files.write(index, part, engine.pairs(own, everything, index, part))
-    found = [files.find(index, part) for index in indexes]
+    part, indexes = JoinPart.of_name(name, config.bands), indexes_of(lake, plan, config)
+    own, n_pairs, joined = indexes[-1], 0, 0
+    with ExitStack() as stack:
+        engine: Shuffles | None = None
+        for index in indexes:  # one at a time: the pairs with all older crawls need not be in memory together
+            codes = files.find(index, part)
+            if codes is None:
+                engine = engine or stack.enter_context(open_shuffles(lake, files.scratch, config.bands))
+                codes = engine.pairs(own, np.ones(len(own), dtype=np.bool_), index, part)
+                files.write(index, part, codes)
+                joined += 1
+            n_pairs += len(codes)
     return {
         "crawl": plan.crawl,
         "part": name,
         "documents": len(own),
-        "pairs": sum(len(codes) for codes in found if codes is not None),
-        "skipped": not missing,
+        "pairs": n_pairs,
+        "skipped": not joined,
         "seconds": round(time.monotonic() - started, 3),
     }
 

@@ -100,6 +100,8 @@ def index_bands(plan: str) -> dict[str, Any]:
     from corpusmill.runner import band_join  # numba, where it is needed
 
     lake, loaded = _open(plan)
+    if already_published(lake, loaded):  # one part, which finds nothing to do: without any Airflow skips what follows
+        return {**_already(loaded, "index_bands"), "parts": [band_join.whole_join(loaded)]}
     return {"crawl": loaded.crawl, "parts": band_join.index_bands(lake, loaded)}
 
 

@@ -31,6 +31,7 @@ class PairFiles:
     Attributes:
         key: Content key of the crawl's index.
         folder: URI of the folder that holds them.
+        scratch: URI of a folder for what an engine writes while it joins; another run may delete `folder` meanwhile.
 
     Args:
         lake: The lakehouse.
@@ -40,6 +41,7 @@ class PairFiles:
     def __init__(self, lake: Lakehouse, plan: RunPlan) -> None:
         self._lake, self.key = lake, plan.keys["minhash"]
         self.folder = record_uri(lake, plan.name, plan.crawl, "band_pairs")
+        self.scratch = record_uri(lake, plan.name, plan.crawl, "band_scratch")
 
     def find(self, target: StoredIndex, part: JoinPart) -> Numbers | None:
         """Returns a part's pairs with another index as `candidates.pair_codes`, (pairs,); None where there are none."""

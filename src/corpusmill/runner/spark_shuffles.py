@@ -22,7 +22,7 @@ from corpusmill.dedup.minhash import Strings
 from corpusmill.dedup.shuffles import EmbeddedShuffles, Shuffles
 from corpusmill.dedup.spark_clusters import SparkClusters
 from corpusmill.dedup.spark_master import spark_master
-from corpusmill.lakehouse.catalog import Lakehouse
+from corpusmill.lakehouse.catalog import Lakehouse, LakehouseUnavailableError
 from corpusmill.lakehouse.storage import list_files
 from corpusmill.runner.dedup_index import StoredIndex
 from corpusmill.runner.pair_files import delete_folder
@@ -115,11 +115,16 @@ class SparkShuffles:
         return f"{self._scratch}/{uuid.uuid4().hex[:8]}"
 
     def _written(self, place: str) -> Iterator[pa.Table]:
-        """Yields the rows of the files that Spark wrote to a folder."""
-        for file in list_files(self._lake.io, place):
-            if file.location.endswith(".parquet"):
-                with self._lake.io.new_input(file.location).open() as stream:
-                    yield pq.read_table(stream)
+        """Yields the rows of the files that Spark wrote to a folder, which are one at least."""
+        files = [file for file in list_files(self._lake.io, place) if file.location.endswith(".parquet")]
+        if not files:
+            raise LakehouseUnavailableError(
+                f"Spark's answer in {place} is not there: it was deleted, or Spark writes to another disk than this "
+                "process reads; every machine must see the warehouse at the same place"
+            )
+        for file in files:
+            with self._lake.io.new_input(file.location).open() as stream:
+                yield pq.read_table(stream)
 
 
 @contextlib.contextmanager
