@@ -87,10 +87,14 @@ def transact(
         transaction = table.transaction()
         # first, so that it is kept whatever else is staged
         transaction._requirements += (AssertUnchanged.since(table.metadata),)
-        answer = change(table, transaction)
         try:
+            answer = change(table, transaction)
             transaction.commit_transaction()
             return answer, attempt
+        except FileNotFoundError as error:
+            if lake.load(identifier).metadata_location == table.metadata_location:
+                raise  # nobody was first: a file of the table is missing
+            reason, lost = f"what it read was replaced and removed meanwhile: {error}", None
         except CommitFailedException as error:
             reason, lost = str(error), None
         except OperationalError as error:

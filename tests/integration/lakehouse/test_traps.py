@@ -325,3 +325,25 @@ def test_trap_13_a_commit_to_another_branch_outdates_the_sequence_number(world, 
 
     assert transact(world.lake, BOOKS, change)[1] == 2
     assert (world.count(BOOKS), world.count(BOOKS, ref=branch)) == (2, 5)
+
+
+def test_a_change_whose_files_went_with_a_newer_commit_is_tried_again_and_a_missing_file_is_told(world):
+    """Upkeep may expire what a slow writer reads, once another commit has replaced it."""
+    seen = []
+
+    def change(table, transaction):
+        seen.append(table.metadata_location)
+        if len(seen) == 1:
+            transact(world.lake, NOTES, lambda _, other: other.set_properties({"rival": "first"}))
+            raise FileNotFoundError("snap-1.avro")
+        transaction.set_properties({"mine": "second"})
+
+    assert transact(world.lake, NOTES, change)[1] == 2
+    assert len(set(seen)) == 2
+    assert {"rival", "mine"} <= world.lake.load(NOTES).properties.keys()
+
+    def missing(table, transaction):
+        raise FileNotFoundError("snap-2.avro")
+
+    with pytest.raises(FileNotFoundError, match=r"snap-2\.avro"):
+        transact(world.lake, NOTES, missing)
