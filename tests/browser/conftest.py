@@ -99,9 +99,12 @@ def server(airflow, runs):
         _end(process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The browser alone, for pages that no server gives."""
+    """The browser alone, for pages that no server gives.
+
+    Of one module: while Playwright runs, its event loop is the thread's, and no other test could run one.
+    """
     playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
         pytest.skip(f"no browser at {CHROMIUM}; install Debian's package chromium")
@@ -111,13 +114,13 @@ def chromium():
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(server, chromium):
     """The browser, with the server running."""
     return chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session(browser, server):
     """The cookies of a user who signed in through the login page."""
     context = browser.new_context(base_url=server, viewport={"width": 1440, "height": 1000})

@@ -141,7 +141,7 @@ def test_bad_words_remove_documents_under_the_c4_preset(tmp_path):
 
 
 def test_a_rule_that_raises_costs_its_document_only(monkeypatch, stage):
-    broken = CleanStage(RulesConfig())
+    broken = CleanStage(RulesConfig(engine="python"))
     broken.setup()
     real = broken._segmenter.words
 
