@@ -52,8 +52,8 @@ class DuplicateLines:
         doc_ids: Ids of all documents that will be added; others are refused.
         files: Input files; answers come in this order.
         config: Settings.
-        scratch: Folder in which the scratch folder is made; None: the system's for temporary files.
         batch_units: Units handed over at a time.
+        scratch: Folder in which the scratch folder is made; None: the system's for temporary files.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class DuplicateLines:
         doc_ids: Ids,
         files: Sequence[str],
         config: LinesConfig,
-        scratch: Path | None = None,
         batch_units: int = BATCH_UNITS,
+        scratch: Path | None = None,
     ) -> None:
         self._crawl, self._config = crawl, config
         self._files = {file: number for number, file in enumerate(files)}

@@ -53,7 +53,7 @@ def store_duplicate_lines(lake: Lakehouse, plan: RunPlan, kept: pa.Table) -> Non
     scratch = corpusmill_home() / "scratch" / "lines" / plan.name / plan.crawl
     shutil.rmtree(scratch, ignore_errors=True)  # what an attempt that was killed has left
     scratch.mkdir(parents=True)
-    with DuplicateLines(plan.crawl, wanted, plan.files, config, scratch) as lines:
+    with DuplicateLines(plan.crawl, wanted, plan.files, config, scratch=scratch) as lines:
         for name, rows in documents.iter_groups(at, groups=plan.files, columns=["doc_id", "kept", "text"]):
             found = rows.filter(rows["kept"])
             found = found.filter(pc.is_in(found["doc_id"], value_set=wanted))
