@@ -123,21 +123,17 @@ class StateFolder:
 
 
 def state_beside(
-    model_folder: Path, files: Sequence[Path], texts: Sequence[Sequence[LabelledPage]], settings: Sequence[object]
+    model_folder: Path, texts: Sequence[Sequence[LabelledPage]], settings: Sequence[object]
 ) -> StateFolder:
     """Returns where the training of a model folder keeps its state: a hidden folder beside it.
 
     Args:
         model_folder: The folder that will be written.
-        files: What the texts were read from; known by its bytes.
         texts: All that is trained on and measured; known by lines, labels and tier.
         settings: What else decides the weights, serialisable as JSON; the code of this package is always part of it.
     """
-    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     code = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path(__file__).parent.glob("*.py"))]
-    identity = fingerprint(
-        [*settings, digests, [pages_digest(pages) for pages in texts], code, __version__, torch.__version__]
-    )
+    identity = fingerprint([*settings, [pages_digest(pages) for pages in texts], code, __version__, torch.__version__])
     return StateFolder(model_folder.with_name(f".{model_folder.name}.training"), identity)
 
 

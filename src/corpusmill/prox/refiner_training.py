@@ -26,17 +26,15 @@ from corpusmill.prox.document_head_training import (
     unwanted_lines,
     wanted_lines,
 )
-from corpusmill.prox.labelled_pages import LabelledPage, main_content_pages, read_labelled_pages
+from corpusmill.prox.labelled_pages import LabelledPage
 from corpusmill.prox.labeller_card import model_card
 from corpusmill.prox.labeller_folder import CONFIG, published_folder, save_labeller
 from corpusmill.prox.line_labeller import LabellerChunkRefiner
 from corpusmill.prox.line_network import NetworkShape, one_thread
-from corpusmill.prox.line_training import examples_of, train_ensemble
+from corpusmill.prox.line_training import train_ensemble
 from corpusmill.prox.refiner_evaluation import evaluate_pages, remove_nothing
+from corpusmill.prox.training_texts import read_training_texts
 
-MAIN_CONTENT_SHARE = 0.1
-"""Share of training windows cut from main-content text. Measured on 216 pages of unseen domains: at .35 the keep-F1 on
-full text was .04 to .11 lower than at 0 at equal steps, because an ambiguous page is then taken for extracted text."""
 DEMO_STEPS, DEMO_SEED = 360, 0
 DEMO_NOTE = (
     "`build_demo_labeller` in `corpusmill.prox.refiner_training` does the same. Trained by this project from real web "
@@ -87,28 +85,16 @@ def train_labeller(
         ModelError: Training diverged.
     """
     budget = Budget(steps, minutes)
-    train, dev = read_labelled_pages(train_file), read_labelled_pages(dev_file)
-    texts = [train] if crawls is None else [train, main_content_pages(train, crawls)]
-    dev_texts = [dev] if crawls is None else [dev, main_content_pages(dev, crawls)]
-    shares = [1.0] if crawls is None else [1 - MAIN_CONTENT_SHARE, MAIN_CONTENT_SHARE]
-    groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
+    texts = read_training_texts(train_file, dev_file, crawls)
     shape = shape or NetworkShape()
-    made_of = ["labeller", steps, minutes, seed, asdict(shape)]
-    state = state_beside(out_dir, [train_file, dev_file], [*texts, *dev_texts], made_of)
+    state = state_beside(out_dir, [*texts.train, *texts.dev], ["labeller", steps, minutes, seed, asdict(shape)])
     with one_thread():
-        trained, threshold = train_ensemble(
-            [group for group in groups if group[1]],
-            [examples for pages in dev_texts if (examples := examples_of(pages))],
-            shape,
-            budget,
-            seed,
-            progress,
-            state,
-        )
+        trained, threshold = train_ensemble(texts.groups(), texts.dev_groups(), shape, budget, seed, progress, state)
     head, document_quality = None, None
     if judged_documents is not None:
-        head, document_quality = train_document_head(read_judged_documents(judged_documents), texts[-1], train, seed)
-        document_quality |= _drop_shares(head, dev, dev_texts[-1])
+        judged = read_judged_documents(judged_documents)
+        head, document_quality = train_document_head(judged, texts.train[-1], texts.train[0], seed)
+        document_quality |= _drop_shares(head, texts.dev[0], texts.dev[-1])
     training = {
         "command": command or _command(train_file, dev_file, minutes, steps, seed),
         "seed": seed,
@@ -116,8 +102,7 @@ def train_labeller(
         "best_steps": [member.record.best_step for member in trained],
         "torch": torch.__version__,
         "data_sha256": _digests([train_file, dev_file, judged_documents]),
-        "main_content_pages": 0 if crawls is None else len(texts[1]),
-        "dev_domains_in_training": len({p.domain for p in train if p.domain} & {p.domain for p in dev}),
+        **texts.facts(),
     }
     quality: dict[str, Any] = {}
 
@@ -125,7 +110,7 @@ def train_labeller(
         config = {"threshold": threshold, "training": training}
         networks = [member.network for member in trained]
         save_labeller(folder, networks, head, config)
-        quality.update(_measured(folder, dev_texts))
+        quality.update(_measured(folder, texts.dev))
         if document_quality is not None:
             quality["documents"] = document_quality
         save_labeller(folder, networks, head, {**config, "quality": quality})

@@ -19,13 +19,13 @@ import torch
 
 from corpusmill.prox.checkpointed_training import Budget, Progress, StateFolder, TrainingRecord, state_beside
 from corpusmill.prox.decoder_training import CORRECTION_WEIGHT, train_decoder
-from corpusmill.prox.labelled_pages import LabelledPage, main_content_pages, read_labelled_pages
+from corpusmill.prox.labelled_pages import LabelledPage
 from corpusmill.prox.labeller_folder import CONFIG, published_folder
 from corpusmill.prox.line_network import one_thread
-from corpusmill.prox.line_training import Example, TrainedNetwork, examples_of, train_ensemble
+from corpusmill.prox.line_training import Example, TrainedNetwork, train_ensemble
 from corpusmill.prox.program_writer import WriterChunkRefiner
 from corpusmill.prox.refiner_evaluation import evaluate_pages, remove_nothing
-from corpusmill.prox.refiner_training import MAIN_CONTENT_SHARE
+from corpusmill.prox.training_texts import read_training_texts
 from corpusmill.prox.writer_card import writer_card
 from corpusmill.prox.writer_folder import save_writer
 from corpusmill.prox.writer_network import WriterNetwork, WriterShape
@@ -88,19 +88,11 @@ def train_program_writer(
         ModelError: Training diverged.
     """
     budget = Budget(steps, minutes)
-    train, dev = read_labelled_pages(train_file), read_labelled_pages(dev_file)
-    texts = [train] if crawls is None else [train, main_content_pages(train, crawls)]
-    dev_texts = [dev] if crawls is None else [dev, main_content_pages(dev, crawls)]
-    shares = [1.0] if crawls is None else [1 - MAIN_CONTENT_SHARE, MAIN_CONTENT_SHARE]
-    groups = [(share, examples_of(pages)) for share, pages in zip(shares, texts, strict=True)]
-    dev_groups = [examples for pages in dev_texts if (examples := examples_of(pages))]
+    texts = read_training_texts(train_file, dev_file, crawls)
     shape = shape or WriterShape()
-    made_of = ["program-writer", steps, minutes, seed, asdict(shape)]
-    state = state_beside(out_dir, [train_file, dev_file], [*texts, *dev_texts], made_of)
+    state = state_beside(out_dir, [*texts.train, *texts.dev], ["program-writer", steps, minutes, seed, asdict(shape)])
     with one_thread():
-        trained = train_writer_network(
-            [group for group in groups if group[1]], dev_groups, shape, budget, seed, progress, state
-        )
+        trained = train_writer_network(texts.groups(), texts.dev_groups(), shape, budget, seed, progress, state)
     training = {
         "command": command or _command(train_file, dev_file, minutes, steps, seed),
         "seed": seed,
@@ -108,15 +100,14 @@ def train_program_writer(
         "best_steps": [*(encoder.record.best_step for encoder in trained.encoders), trained.decoder.best_step],
         "torch": torch.__version__,
         "data_sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (train_file, dev_file)},
-        "main_content_pages": 0 if crawls is None else len(texts[1]),
-        "dev_domains_in_training": len({p.domain for p in train if p.domain} & {p.domain for p in dev}),
+        **texts.facts(),
     }
     quality: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
         config = {"threshold": trained.threshold, "weight": CORRECTION_WEIGHT, "training": training}
         save_writer(folder, trained.network, config)
-        quality.update(_measured(folder, dev_texts))
+        quality.update(_measured(folder, texts.dev))
         save_writer(folder, trained.network, {**config, "quality": quality})
         stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         (folder / "README.md").write_text(writer_card(stored, note), encoding="utf-8")

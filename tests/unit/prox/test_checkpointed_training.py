@@ -36,7 +36,7 @@ def fitted(state, steps=6):
 
 def test_state_is_known_by_texts_labels_and_code(tmp_path, monkeypatch):
     def identity(*pages):
-        return state_beside(tmp_path / "m", [], [pages], ["kind"]).identity
+        return state_beside(tmp_path / "m", [pages], ["kind"]).identity
 
     base = identity(PAGE)
     assert base == identity(replace(PAGE, labels=PAGE.labels.copy()))
